@@ -1,0 +1,39 @@
+//! What the machine gives: cancelling, processes, private files, locks, clock and environment.
+//! Nothing here knows of backups.
+
+pub mod cancel;
+pub mod environment;
+pub mod clock;
+pub mod files;
+pub mod process;
+pub mod lock;
+pub mod signals;
+
+use std::sync::Arc;
+
+use crate::observe::Observer;
+
+pub use cancel::Cancel;
+pub use clock::Clock;
+pub use environment::Env;
+
+/// What every call that can wait, spawn or tell is given.
+#[derive(Clone)]
+pub struct Context {
+    /// Ends every wait.
+    pub cancel: Cancel,
+    /// The variables we were started with, and those of `--env-file`.
+    pub env: Arc<Env>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Takes progress and warnings.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl Context {
+    /// The same under another token: a unit's own, with its timeout, or that of a clean-up.
+    #[must_use]
+    pub fn with_cancel(&self, cancel: Cancel) -> Self {
+        Self { cancel, ..self.clone() }
+    }
+}

@@ -1,0 +1,1 @@
+//! Children: the one home of `Command`.

@@ -1,0 +1,2 @@
+//! `db-backup-tools`: parse, run, turn the outcome into a code.
+fn main() {}

@@ -1,0 +1,244 @@
+//! What a command found, as data: reports and the exit code are made from this and nothing else.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::error::{Error, Kind};
+use crate::names::{Id, RunId};
+
+/// How much a problem weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Said, and no more: it moves no exit code.
+    Notice,
+    /// Something was done in part, or data is in doubt: exit 3.
+    Partial,
+    /// A unit failed or a check did not hold; its kind decides the code.
+    Failure,
+}
+
+/// Something that went wrong, or nearly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// How much it weighs.
+    pub severity: Severity,
+    /// What sort it is.
+    pub kind: Kind,
+    /// The target or unit.
+    pub target: Option<String>,
+    /// The step.
+    pub step: Option<String>,
+    /// The storage.
+    pub storage: Option<String>,
+    /// What happened and why.
+    pub cause: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem of this weight, from an error.
+    pub fn of(error: &Error, severity: Severity) -> Self {
+        let place = error.place().clone();
+        Self {
+            severity,
+            kind: error.kind(),
+            target: place.target,
+            step: place.step,
+            storage: place.storage,
+            cause: error.cause(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+/// What one call of a command found.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// `backup`, `list`, ...
+    pub command: &'static str,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// What was found or done.
+    pub items: Items,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// What was found or done, by command.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Items {
+    /// `backup`.
+    Backups(Vec<BackupItem>),
+    /// `list`.
+    Rows(Vec<ListItem>),
+    /// `list --stats`.
+    Stats(Vec<StatsItem>),
+    /// `prune`, and what `backup` pruned.
+    Pruned(Vec<PruneItem>),
+    /// `restore`.
+    Restores(Vec<RestoreItem>),
+    /// `validate`.
+    Checks(Vec<CheckItem>),
+    /// `generate`: text for standard output.
+    Text(Vec<TextItem>),
+}
+
+/// A unit of a `backup`.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackupItem {
+    /// The unit.
+    pub unit: String,
+    /// `ok`, `partial`, `failed`, `planned`, `skipped`.
+    pub status: &'static str,
+    /// The backup; none where it failed before it had one.
+    pub id: Option<Id>,
+    /// Its run.
+    pub run: RunId,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// Bytes of content.
+    pub content_bytes: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The storages that hold it.
+    pub storages: Vec<String>,
+    /// For a person, of a plan: which way it goes, estimated size.
+    pub detail: Option<String>,
+    /// What a person should know of it.
+    pub warnings: Vec<String>,
+    /// What retention decided after it.
+    pub pruned: Vec<PruneItem>,
+}
+
+/// The state of a stored backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Listed, there at its size, and not found bad.
+    Whole,
+    /// An artifact or upload without a manifest.
+    Incomplete,
+    /// Its manifest can't be read, or is of a newer version.
+    Unknown,
+    /// Missing, of the wrong size, or found bad by a verification or drill.
+    Damaged,
+    /// It tripped a guard.
+    Suspicious,
+}
+
+/// A row of `list`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListItem {
+    /// The backup.
+    pub id: String,
+    /// Its run.
+    pub run: String,
+    /// Whose it is.
+    pub host: String,
+    /// What it holds.
+    pub unit: String,
+    /// When it started.
+    pub started: DateTime<Utc>,
+    /// Bytes stored; none where it can't be known.
+    pub bytes: Option<u64>,
+    /// The storages that hold it.
+    pub storages: Vec<String>,
+    /// How it is.
+    pub state: State,
+    /// When it was last proven by a verification or drill that held.
+    pub proven: Option<DateTime<Utc>>,
+    /// The user's own words.
+    pub label: Option<String>,
+    /// Whether it is kept whatever the policy says.
+    pub pinned: bool,
+}
+
+/// A unit's row of `list --stats`.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatsItem {
+    /// Whose.
+    pub host: String,
+    /// The unit.
+    pub unit: String,
+    /// Whole backups.
+    pub count: u64,
+    /// Bytes stored by all of them, each counted once.
+    pub bytes: u64,
+    /// Mean size in bytes.
+    pub average_bytes: u64,
+    /// Start of the oldest.
+    pub oldest: Option<DateTime<Utc>>,
+    /// Start of the newest.
+    pub newest: Option<DateTime<Utc>>,
+    /// Content bytes over stored bytes.
+    pub compression_ratio: Option<f64>,
+    /// Content bytes of the newest over those of the oldest, less one.
+    pub growth: Option<f64>,
+}
+
+/// What retention decided of one backup in one storage.
+#[derive(Debug, Clone, Serialize)]
+pub struct PruneItem {
+    /// The unit.
+    pub unit: String,
+    /// The storage.
+    pub storage: String,
+    /// The backup.
+    pub id: String,
+    /// When it started.
+    pub started: DateTime<Utc>,
+    /// Bytes that it takes.
+    pub bytes: Option<u64>,
+    /// `keep`, `delete`.
+    pub decision: &'static str,
+    /// Every reason.
+    pub reasons: Vec<String>,
+    /// Whether it was carried out.
+    pub done: bool,
+}
+
+/// A unit of a `restore`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreItem {
+    /// The unit.
+    pub unit: String,
+    /// The backup.
+    pub id: Id,
+    /// The storage it was read from.
+    pub storage: String,
+    /// `done`, `planned`.
+    pub status: &'static str,
+    /// Where it went: `database app_restored`.
+    pub destination: String,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Something that `validate` looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckItem {
+    /// `target mordor`, `storage local`.
+    pub subject: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// For a person.
+    pub detail: String,
+}
+
+/// Text that is the result.
+#[derive(Debug, Clone, Serialize)]
+pub struct TextItem {
+    /// The text.
+    pub text: String,
+}

@@ -1,0 +1,141 @@
+//! What makes a unit's byte stream, and what takes one back. A source knows nothing of
+//! compression, encryption or storages.
+
+pub mod postgres;
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::host::Context;
+use crate::names::{Id, UnitName};
+
+/// Something that can be captured and staged again.
+pub trait Source: Send + Sync {
+    /// Its units; `all` is resolved here.
+    fn units(&self, cx: &Context) -> Result<Vec<UnitName>>;
+
+    /// Versions, a size estimate, and which way it goes; also whether a backup would be allowed.
+    fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe>;
+
+    /// Starts to read one unit. May be called again for another attempt, with a new id.
+    /// Dropping the capture ends all that it started.
+    fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>>;
+
+    /// Makes a scratch place for a stream that was captured with these facts. Fails before anything
+    /// is made when the destination must not be touched or lacks what the stream needs.
+    fn stage(&self, facts: &Facts, to: &Destination, options: StageOptions, cx: &Context) -> Result<Box<dyn Sink>>;
+}
+
+/// What a look at a source found.
+#[derive(Debug, Clone, Default)]
+pub struct Probe {
+    /// The server's version.
+    pub server_version: Option<String>,
+    /// The client programs' version.
+    pub client_version: Option<String>,
+    /// Bytes on the source's disk: an estimate of what will be read.
+    pub estimated_bytes: Option<u64>,
+    /// For a person: `host client 15.18 over TCP to db:5432`.
+    pub way: String,
+    /// What may make a backup fail or lack something.
+    pub warnings: Vec<String>,
+}
+
+/// A unit's bytes on their way. A child's failure arrives as a read error; an end of file alone
+/// proves nothing: [`Capture::finish`] does.
+pub trait Capture: Read + Send {
+    /// After the end of file: waits for the child, and proves that the stream was whole.
+    fn finish(self: Box<Self>) -> Result<CaptureInfo>;
+}
+
+/// What is known of a stream when it is whole.
+#[derive(Debug, Clone)]
+pub struct CaptureInfo {
+    /// What a later restore needs to know.
+    pub facts: Facts,
+    /// What was counted in passing.
+    pub inventory: Inventory,
+    /// What a person should know of it.
+    pub warnings: Vec<String>,
+}
+
+/// What a manifest keeps about the source, and a restore needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// `postgres`, `volume`.
+    pub kind: String,
+    /// The database, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// What the stream is: `plain`.
+    pub format: String,
+    /// The server's version, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
+    /// The version of the program that made the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_version: Option<String>,
+    /// The source's own: owner, encoding, roles, ...
+    #[serde(default)]
+    pub restore: serde_json::Value,
+}
+
+/// What a unit held, counted as it passed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The format's version.
+    pub schema: u32,
+    /// Tables with data, in the stream's order.
+    #[serde(default)]
+    pub tables: Vec<TableCount>,
+}
+
+/// One table of an inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCount {
+    /// As in pg_namespace, unquoted.
+    pub schema: String,
+    /// As in pg_class, unquoted.
+    pub name: String,
+    /// Rows of its data.
+    pub rows: u64,
+    /// Bytes of its data in the stream.
+    pub bytes: u64,
+}
+
+/// Where a restore goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The target's own place, absent or empty.
+    Own,
+    /// A database of this name on the target's server, absent or empty.
+    Database(String),
+}
+
+/// How a restore is done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StageOptions {
+    /// Owners are left out.
+    pub no_owner: bool,
+    /// Grants are left out.
+    pub no_privileges: bool,
+}
+
+/// Takes a stream back into a scratch place. Dropped before [`Sink::finish`] it removes all that
+/// it made.
+pub trait Sink: Write + Send {
+    /// After the last byte, and only when it is proven that the stream was whole: waits until
+    /// everything is applied, and proves it.
+    fn finish(self: Box<Self>) -> Result<Box<dyn Staged>>;
+}
+
+/// A restored unit in its scratch place. Dropped without [`Staged::publish`] it is removed.
+pub trait Staged: Send {
+    /// Gives it the wanted name. What is said for a person comes back: `database app_restored`.
+    fn publish(self: Box<Self>) -> Result<String>;
+
+    /// Removes it.
+    fn discard(self: Box<Self>) -> Result<()>;
+}
