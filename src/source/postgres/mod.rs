@@ -1,1 +1,5 @@
-//! (to come)
+//! PostgreSQL, through its own client programs.
+
+mod census;
+mod filter;
+mod lexer;

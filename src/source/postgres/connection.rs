@@ -1,0 +1,272 @@
+//! How a target's server is reached: settings of the config, else of the `uri:`, else of the
+//! service file, else of the environment, turned into `PG*` variables for libpq. Nothing of it ever
+//! becomes an argument, and a password lives in one child's environment alone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::model::Postgres;
+use crate::error::{Error, Kind, Result};
+use crate::host::process::Program;
+use crate::host::{Context, Env};
+
+/// libpq's parameters and their variables (PostgreSQL documentation, "Environment Variables" and
+/// "Parameter Key Words"). What has no variable can't be given to a child without an argument.
+const VARIABLES: [(&str, &str); 31] = [
+    ("host", "PGHOST"),
+    ("hostaddr", "PGHOSTADDR"),
+    ("port", "PGPORT"),
+    ("dbname", "PGDATABASE"),
+    ("user", "PGUSER"),
+    ("password", "PGPASSWORD"),
+    ("passfile", "PGPASSFILE"),
+    ("channel_binding", "PGCHANNELBINDING"),
+    ("options", "PGOPTIONS"),
+    ("application_name", "PGAPPNAME"),
+    ("sslmode", "PGSSLMODE"),
+    ("sslnegotiation", "PGSSLNEGOTIATION"),
+    ("sslcompression", "PGSSLCOMPRESSION"),
+    ("sslcert", "PGSSLCERT"),
+    ("sslkey", "PGSSLKEY"),
+    ("sslcertmode", "PGSSLCERTMODE"),
+    ("sslrootcert", "PGSSLROOTCERT"),
+    ("sslcrl", "PGSSLCRL"),
+    ("sslcrldir", "PGSSLCRLDIR"),
+    ("sslsni", "PGSSLSNI"),
+    ("requirepeer", "PGREQUIREPEER"),
+    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"),
+    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
+    ("gssencmode", "PGGSSENCMODE"),
+    ("krbsrvname", "PGKRBSRVNAME"),
+    ("gsslib", "PGGSSLIB"),
+    ("gssdelegation", "PGGSSDELEGATION"),
+    ("connect_timeout", "PGCONNECT_TIMEOUT"),
+    ("target_session_attrs", "PGTARGETSESSIONATTRS"),
+    ("load_balance_hosts", "PGLOADBALANCEHOSTS"),
+    ("require_auth", "PGREQUIREAUTH"),
+];
+
+/// A server and a database on it, as variables for children.
+#[derive(Clone)]
+pub(super) struct Connection {
+    /// Variables to set; `PGPASSWORD` among them where we know one.
+    variables: BTreeMap<&'static str, String>,
+}
+
+impl Connection {
+    /// Resolves a target's connection. The password is read now.
+    pub(super) fn resolve(config: &Postgres, cx: &Context) -> Result<Self> {
+        let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
+        set("PGHOST", config.host.clone());
+        set("PGPORT", config.port.map(|port| port.to_string()));
+        set("PGUSER", config.user.clone());
+        set("PGSSLMODE", config.sslmode.clone());
+        set("PGDATABASE", config.database.clone());
+        set("PGPASSWORD", config.password.as_ref().map(|password| password.reveal(cx)).transpose()?);
+        if let Some(uri) = &config.uri {
+            for (name, value) in parse_uri(&uri.reveal(cx)?)? {
+                given.entry(name).or_insert(value);
+            }
+        }
+        // libpq would let the service file win over the variables that we set, so it is read here.
+        if let Some(service) = cx.env.get("PGSERVICE") {
+            for (name, value) in read_service(service, &cx.env)? {
+                given.entry(name).or_insert(value);
+            }
+        }
+        // A host of ours must not be led elsewhere by an address that the environment has.
+        if given.contains_key("PGHOST") {
+            given.entry("PGHOSTADDR").or_default();
+        }
+        let mut variables: BTreeMap<&'static str, String> = given;
+        for (_, name) in VARIABLES {
+            if let Some(value) = cx.env.get(name) {
+                variables.entry(name).or_insert_with(|| value.to_owned());
+            }
+        }
+        variables.retain(|_, value| !value.is_empty());
+        if !variables.contains_key("PGDATABASE") {
+            return Err(Error::new(Kind::Config, "no database is named").hint("set `database:` in the target, or PGDATABASE"));
+        }
+        // Without it a child waits for an unreachable host for minutes.
+        variables.entry("PGCONNECT_TIMEOUT").or_insert_with(|| "20".to_owned());
+        Ok(Self { variables })
+    }
+
+    /// The same server, another database.
+    pub(super) fn to_database(&self, database: &str) -> Self {
+        let mut other = self.clone();
+        other.variables.insert("PGDATABASE", database.to_owned());
+        other
+    }
+
+    /// The database.
+    pub(super) fn database(&self) -> &str {
+        self.variables.get("PGDATABASE").map_or("", String::as_str)
+    }
+
+    /// The role, where it is said anywhere; else libpq takes the system user's name.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.variables.get("PGUSER").map(String::as_str)
+    }
+
+    /// For a person: `TCP to db:5432`, `the socket in /run/postgresql`.
+    pub(super) fn describe(&self) -> String {
+        let port = self.variables.get("PGPORT").map_or("5432", String::as_str);
+        match self.variables.get("PGHOST") {
+            Some(host) if host.starts_with('/') => format!("the socket in {host}, port {port}"),
+            Some(host) => format!("TCP to {host}:{port}"),
+            None => format!("the default socket, port {port}"),
+        }
+    }
+
+    /// Gives a program this connection, under this application name.
+    pub(super) fn apply(&self, program: Program, application: &str) -> Program {
+        let clean = program.without_env_prefix("PG").env("LC_ALL", "C");
+        let with = self.variables.iter().fold(clean, |program, (name, value)| program.env(*name, value.as_str()));
+        with.env("PGAPPNAME", application)
+    }
+}
+
+/// Reads `postgresql://[user[:password]@][host[:port][,...]][/dbname][?parameter=value&...]`.
+fn parse_uri(uri: &str) -> Result<Vec<(&'static str, String)>> {
+    let wrong = |what: &str| {
+        Error::new(Kind::Config, format!("the `uri:` can't be used: {what}"))
+            .hint("it reads postgresql://user:password@host:port/database?sslmode=require, special characters as %XX")
+    };
+    let rest = uri.strip_prefix("postgresql://").or_else(|| uri.strip_prefix("postgres://"));
+    let rest = rest.ok_or_else(|| wrong("it does not begin with postgresql://"))?;
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let mut found = Vec::new();
+    let mut add = |name, value: &str| -> Result<()> {
+        if !value.is_empty() {
+            found.push((name, percent_decode(value).ok_or_else(|| wrong("an escape is not %XX of UTF-8 text"))?));
+        }
+        Ok(())
+    };
+    add("PGUSER", user)?;
+    add("PGPASSWORD", password)?;
+    add("PGDATABASE", database)?;
+    let (names, ports) = split_hosts(hosts);
+    add("PGHOST", &names)?;
+    add("PGPORT", &ports)?;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or_else(|| wrong("a parameter has no value"))?;
+        // The URI's own spelling of sslmode=require (JDBC's habit, which libpq takes too).
+        let (name, value) = if (name, value) == ("ssl", "true") { ("sslmode", "require") } else { (name, value) };
+        let variable = variable_of(name).ok_or_else(|| wrong(&format!("parameter {name:?} is not known here")))?;
+        add(variable, value)?;
+    }
+    Ok(found)
+}
+
+/// `a:1,b` to (`a,b`, `1,`), `[::1]:5432` to (`::1`, `5432`); no port at all to an empty list.
+fn split_hosts(hosts: &str) -> (String, String) {
+    let mut names = Vec::new();
+    let mut ports = Vec::new();
+    for host in hosts.split(',') {
+        let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) => (address, port.strip_prefix(':').unwrap_or("")),
+            None => host.split_once(':').unwrap_or((host, "")),
+        };
+        names.push(name);
+        ports.push(port);
+    }
+    let ports = if ports.iter().all(|port| port.is_empty()) { String::new() } else { ports.join(",") };
+    (names.join(","), ports)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%' {
+            let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    // A NUL would end the variable early and change its meaning.
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+fn variable_of(parameter: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|(name, _)| *name == parameter).map(|(_, variable)| *variable)
+}
+
+/// Reads one section of the service file (PostgreSQL documentation, "The Connection Service File").
+fn read_service(service: &str, env: &Env) -> Result<Vec<(&'static str, String)>> {
+    let home = env.get("HOME").map(|home| PathBuf::from(home).join(".pg_service.conf"));
+    let own = env.get("PGSERVICEFILE").map(PathBuf::from).or(home);
+    let system = PathBuf::from(env.get("PGSYSCONFDIR").unwrap_or("/etc/postgresql-common")).join("pg_service.conf");
+    for path in own.into_iter().chain([system]) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        if let Some(section) = service_section(&text, service) {
+            return section.map_err(|parameter| {
+                Error::new(Kind::Config, format!("service {service:?} in {} sets {parameter:?}", path.display()))
+                    .hint("this parameter has no variable; take it out, or give the connection in the target")
+            });
+        }
+    }
+    Err(Error::new(Kind::Config, format!("PGSERVICE names service {service:?}, which no service file has"))
+        .hint("look into ~/.pg_service.conf or PGSERVICEFILE, or unset PGSERVICE"))
+}
+
+/// The settings of a section; `None` where there is no such section, `Err` names an unusable parameter.
+fn service_section(text: &str, service: &str) -> Option<Result<Vec<(&'static str, String)>, String>> {
+    let header = format!("[{service}]");
+    let mut lines = text.lines().map(str::trim).skip_while(|line| *line != header);
+    lines.next()?;
+    let inside = lines.take_while(|line| !line.starts_with('[')).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let pairs = inside.map(|line| {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        variable_of(name.trim()).map(|variable| (variable, value.to_owned())).ok_or_else(|| name.to_owned())
+    });
+    Some(pairs.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_becomes_variables() {
+        let found = parse_uri("postgresql://al%40ice:p%3Aw@[::1]:5433/my%20db?sslmode=verify-full&connect_timeout=3").unwrap();
+        let expected = [
+            ("PGUSER", "al@ice"),
+            ("PGPASSWORD", "p:w"),
+            ("PGDATABASE", "my db"),
+            ("PGHOST", "::1"),
+            ("PGPORT", "5433"),
+            ("PGSSLMODE", "verify-full"),
+            ("PGCONNECT_TIMEOUT", "3"),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
+        let several = parse_uri("postgres://a:1,b:2/x").unwrap();
+        assert_eq!(several[1..], [("PGHOST", "a,b".to_owned()), ("PGPORT", "1,2".to_owned())]);
+    }
+
+    #[test]
+    fn a_wrong_uri_is_refused_without_being_shown() {
+        for wrong in ["mysql://u:hunter2@h/d", "postgresql://u:hunter2@h/d?nonsense=1", "postgresql://u:hunter2%@h/d", "postgresql://u:hunter2%00@h/d"] {
+            let error = parse_uri(wrong).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_section_is_read_to_its_end_only() {
+        let text = "# x\n[a]\nhost=one\n\n[b]\nhost=two\nport=5433\n[c]\nkeepalives=1\n";
+        assert_eq!(service_section(text, "b"), Some(Ok(vec![("PGHOST", "two".into()), ("PGPORT", "5433".into())])));
+        assert_eq!(service_section(text, "c"), Some(Err("keepalives".into())));
+        assert_eq!(service_section(text, "d"), None);
+    }
+}
