@@ -23,6 +23,10 @@ pub trait Source: Send + Sync {
     /// Dropping the capture ends all that it started.
     fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>>;
 
+    /// Looks whether a stream with these facts could be restored there, and changes nothing. `Refused`
+    /// where the destination must not be touched, or lacks what the stream needs. Warnings come back.
+    fn check(&self, facts: &Facts, to: &Destination, options: StageOptions, cx: &Context) -> Result<Vec<String>>;
+
     /// Makes a scratch place for a stream that was captured with these facts. Fails before anything
     /// is made when the destination must not be touched or lacks what the stream needs.
     fn stage(&self, facts: &Facts, to: &Destination, options: StageOptions, cx: &Context) -> Result<Box<dyn Sink>>;

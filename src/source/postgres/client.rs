@@ -159,7 +159,8 @@ impl Psql {
     /// Runs statements; what they return comes back as text.
     pub(super) fn run(&self, sql: &str, doing: &str, cx: &Context) -> Result<String> {
         // Names resolve to the system's own, whatever the role's search_path; the answer is UTF-8.
-        let script = format!("SET search_path = pg_catalog;\nSET standard_conforming_strings = on;\nSET statement_timeout = 0;\n{sql}\n");
+        let script =
+            format!("SET search_path = pg_catalog;\nSET standard_conforming_strings = on;\nSET statement_timeout = 0;\n{sql}\n");
         let program = self.program().env("PGCLIENTENCODING", "UTF8");
         let output = program.output(script.as_bytes(), cx)?;
         if output.exit.is_success() {
@@ -172,18 +173,22 @@ impl Psql {
     /// Runs a query that returns one JSON value.
     pub(super) fn ask<T: serde::de::DeserializeOwned>(&self, sql: &str, doing: &str, cx: &Context) -> Result<T> {
         let text = self.run(sql, doing, cx)?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::new(Kind::Database, format!("{doing}: the server's answer is not understood")).source(error)
-        })
+        serde_json::from_str(&text)
+            .map_err(|error| Error::new(Kind::Database, format!("{doing}: the server's answer is not understood")).source(error))
     }
 
-    /// Ends every session whose application name begins like this. Killing a client leaves its session
-    /// alive where it waits for a lock.
+    /// Ends every session whose application name begins like this, and waits until they are gone.
+    /// Killing a client leaves its session alive where it waits for a lock.
     pub(super) fn end_sessions(&self, application: &str, cx: &Context) -> Result<()> {
         let own = quote_literal(application);
+        let others = format!("left(application_name, length({own})) = {own} AND pid <> pg_backend_pid()");
         let sql = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-             WHERE left(application_name, length({own})) = {own} AND pid <> pg_backend_pid();"
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others};
+             DO $$ BEGIN FOR i IN 1..100 LOOP
+               PERFORM pg_stat_clear_snapshot();
+               EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE {others});
+               PERFORM pg_sleep(0.05);
+             END LOOP; END $$;"
         );
         self.run(&sql, "ending its sessions", cx).map(drop)
     }

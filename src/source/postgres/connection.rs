@@ -255,7 +255,12 @@ mod tests {
 
     #[test]
     fn a_wrong_uri_is_refused_without_being_shown() {
-        for wrong in ["mysql://u:hunter2@h/d", "postgresql://u:hunter2@h/d?nonsense=1", "postgresql://u:hunter2%@h/d", "postgresql://u:hunter2%00@h/d"] {
+        for wrong in [
+            "mysql://u:hunter2@h/d",
+            "postgresql://u:hunter2@h/d?nonsense=1",
+            "postgresql://u:hunter2%@h/d",
+            "postgresql://u:hunter2%00@h/d",
+        ] {
             let error = parse_uri(wrong).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");

@@ -12,26 +12,58 @@ const SHOWN: usize = 600;
 const KNOWN: [(&str, Kind, &str); 27] = [
     ("could not translate host name", Kind::Connection, "check `host:` and this machine's name resolution"),
     ("connection refused", Kind::Connection, "is the server running there, and are `host:` and `port:` right?"),
-    ("no such file or directory\n\tis the server running", Kind::Connection, "is the server running, and is `host:` its socket's directory?"),
+    (
+        "no such file or directory\n\tis the server running",
+        Kind::Connection,
+        "is the server running, and is `host:` its socket's directory?",
+    ),
     ("timeout expired", Kind::Connection, "the server did not answer in time: check `host:`, `port:` and firewalls"),
     ("no route to host", Kind::Connection, "check `host:` and the network"),
     ("network is unreachable", Kind::Connection, "check `host:` and the network"),
     ("the database system is", Kind::Connection, "the server is starting, stopping or recovering: wait for it"),
-    ("too many clients", Kind::Connection, "the server has no connection left: raise max_connections, or back up at a calmer time"),
-    ("remaining connection slots", Kind::Connection, "the server has no connection left: raise max_connections, or back up at a calmer time"),
+    (
+        "too many clients",
+        Kind::Connection,
+        "the server has no connection left: raise max_connections, or back up at a calmer time",
+    ),
+    (
+        "remaining connection slots",
+        Kind::Connection,
+        "the server has no connection left: raise max_connections, or back up at a calmer time",
+    ),
     ("password authentication failed", Kind::Database, "check `user:` and `password:` (or PGPASSWORD, ~/.pgpass)"),
     ("no password supplied", Kind::Database, "set `password:` in the target, PGPASSWORD, or a line in ~/.pgpass"),
-    ("no pg_hba.conf entry", Kind::Database, "allow this host, user and database in the server's pg_hba.conf, or set `sslmode: require`"),
+    (
+        "no pg_hba.conf entry",
+        Kind::Database,
+        "allow this host, user and database in the server's pg_hba.conf, or set `sslmode: require`",
+    ),
     ("peer authentication failed", Kind::Database, "run as that system user, or connect by `host: localhost` with a password"),
     ("server does not support ssl", Kind::Database, "turn TLS on at the server, or set another `sslmode:`"),
-    ("certificate verify failed", Kind::Database, "give libpq the right root certificate (PGSSLROOTCERT), or set another `sslmode:`"),
+    (
+        "certificate verify failed",
+        Kind::Database,
+        "give libpq the right root certificate (PGSSLROOTCERT), or set another `sslmode:`",
+    ),
     ("server version mismatch", Kind::Child, "install client programs of the server's version, or set `client_bin:`"),
-    ("row-level security", Kind::Database, "row security would hide rows from this role: ALTER ROLE ... BYPASSRLS, or back up as the owner"),
-    ("permission denied for large object", Kind::Database, "grant SELECT on the large objects, or back up as their owner or a superuser"),
+    (
+        "row-level security",
+        Kind::Database,
+        "row security would hide rows from this role: ALTER ROLE ... BYPASSRLS, or back up as the owner",
+    ),
+    (
+        "permission denied for large object",
+        Kind::Database,
+        "grant SELECT on the large objects, or back up as their owner or a superuser",
+    ),
     ("permission denied to create database", Kind::Database, "restore as a role with CREATEDB: ALTER ROLE ... CREATEDB"),
     ("must be able to set role", Kind::Database, "restore as a superuser or a member of that role, or with --no-owner"),
     ("must be member of role", Kind::Database, "restore as a superuser or a member of that role, or with --no-owner"),
-    ("permission denied", Kind::Database, "let the role read everything: GRANT pg_read_all_data TO it (server 14 and later), or back up as the owner"),
+    (
+        "permission denied",
+        Kind::Database,
+        "let the role read everything: GRANT pg_read_all_data TO it (server 14 and later), or back up as the owner",
+    ),
     ("invalid locale", Kind::Database, "this server lacks the dump's locale: install it on the server's machine"),
     ("invalid lc_", Kind::Database, "this server lacks the dump's locale: install it on the server's machine"),
     ("no space left on device", Kind::Database, "the server's disk is full"),
@@ -96,7 +128,8 @@ mod tests {
 
     #[test]
     fn what_a_program_says_is_put_into_one_line_with_a_way_out() {
-        let stderr = "pg_dump: error: query failed: ERROR:  permission denied for table secret\npg_dump: detail: Query was: LOCK TABLE\n";
+        let stderr =
+            "pg_dump: error: query failed: ERROR:  permission denied for table secret\npg_dump: detail: Query was: LOCK TABLE\n";
         let error = failed("pg_dump", Exit::Code(1), stderr);
         insta::assert_snapshot!(error, @"pg_dump exited with code 1: query failed: ERROR:  permission denied for table secret; detail: Query was: LOCK TABLE");
         assert_eq!(error.kind(), Kind::Database);

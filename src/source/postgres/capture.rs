@@ -1,0 +1,102 @@
+//! A plain dump on its way: pg_dump's stdout, counted as it passes. The dump is whole only when
+//! pg_dump exited 0 and its text ends in its trailer line.
+
+use std::io::{self, Read};
+
+use super::census::Census;
+use super::client::{Client, Psql};
+use super::diagnosis;
+use super::facts::SourceFacts;
+use crate::error::{Error, Kind, Result};
+use crate::host::Context;
+use crate::host::cancel::Cancel;
+use crate::host::process::{Child, Program};
+use crate::observe::Event;
+use crate::source::{Capture, CaptureInfo, Facts};
+
+/// A running pg_dump.
+pub(super) struct PlainCapture {
+    child: Child,
+    census: Census,
+    bytes: u64,
+    facts: SourceFacts,
+    pg_dump: Client,
+    warnings: Vec<String>,
+    /// Asks the same server, to end the dump's session.
+    psql: Psql,
+    cx: Context,
+    ended: bool,
+}
+
+impl PlainCapture {
+    /// Starts pg_dump. Its session bears the application name of `psql`.
+    pub(super) fn start(pg_dump: Client, psql: Psql, facts: SourceFacts, warnings: Vec<String>, cx: &Context) -> Result<Self> {
+        let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]);
+        let child = psql.connection.apply(program, &psql.application).spawn_reader(cx)?;
+        Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        if self.census.is_complete() {
+            return Ok(());
+        }
+        let cause = if self.bytes == 0 {
+            "pg_dump exited with code 0 and wrote nothing".to_owned()
+        } else {
+            format!("pg_dump exited with code 0, but the {} bytes that it wrote do not end as a whole dump does", self.bytes)
+        };
+        Err(Error::new(Kind::Child, cause)
+            .hint(format!("is {} the real pg_dump? run it by hand and look at its last lines", self.pg_dump.path.display())))
+    }
+}
+
+impl Read for PlainCapture {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.child.read(buffer)?;
+        self.census.feed(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+impl Capture for PlainCapture {
+    fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
+        let finished = self.child.wait()?;
+        self.ended = true;
+        if !finished.exit.is_success() {
+            return Err(diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail));
+        }
+        self.check_whole()?;
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(diagnosis::warnings(&finished.stderr_tail));
+        let facts = Facts {
+            kind: "postgres".into(),
+            database: Some(self.facts.database.clone()),
+            format: "plain".into(),
+            server_version: Some(self.facts.short_version()),
+            client_version: self.pg_dump.version_text(),
+            restore: serde_json::to_value(&self.facts.restore)
+                .map_err(|error| Error::new(Kind::Internal, "can't write down the database's facts").source(error))?,
+        };
+        Ok(CaptureInfo { facts, inventory: std::mem::take(&mut self.census).inventory(), warnings })
+    }
+}
+
+impl Drop for PlainCapture {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.child.kill();
+        // A session that waits for a lock does not notice that its client is gone.
+        let ended = Cancel::for_clean_up()
+            .and_then(|cancel| self.psql.end_sessions(&self.psql.application, &self.cx.with_cancel(cancel)));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the dump's session could not be ended");
+            if error.kind() != Kind::Connection {
+                let text = format!("the server session of pg_dump may still be there: {error}");
+                self.cx.observer.event(Event::Warning { target: Some(self.facts.database.clone()), text });
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What pg_dump leaves out and a restore needs: owner, encoding, locale, and which roles,
+//! tablespaces and extensions the dump names. Asked from the catalogs before the dump begins.
+
+use serde::{Deserialize, Serialize};
+
+use super::client::{Psql, quote_array, quote_literal};
+use crate::error::Result;
+use crate::host::Context;
+
+/// `restore` of a manifest, for PostgreSQL. Fields are only ever added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RestoreFacts {
+    /// The database's owner.
+    #[serde(default)]
+    pub owner: String,
+    /// As in `CREATE DATABASE ... ENCODING`.
+    #[serde(default)]
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    #[serde(default)]
+    pub locale: String,
+    /// `LC_CTYPE`, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctype: Option<String>,
+    /// `icu` or `builtin`, where it is not libc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale_provider: Option<String>,
+    /// The ICU or builtin locale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_locale: Option<String>,
+    /// `ALTER DATABASE ... SET`: recorded, not yet applied.
+    #[serde(default)]
+    pub settings: Vec<String>,
+    /// Every role that the dump names.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Of those, the ones that own something.
+    #[serde(default)]
+    pub owners: Vec<String>,
+    /// Those that a policy names: no option leaves them out.
+    #[serde(default)]
+    pub policy_roles: Vec<String>,
+    /// Every tablespace that the dump names.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
+    /// `name version`.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// Materialized views whose refresh would query another server, as the dump writes their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_views: Vec<String>,
+}
+
+/// What a look at the source's server says.
+#[derive(Debug, Deserialize)]
+pub(super) struct SourceFacts {
+    pub server_version: String,
+    pub database: String,
+    pub bytes: Option<u64>,
+    #[serde(flatten)]
+    pub restore: RestoreFacts,
+}
+
+/// Objects that the dump names belong to no extension and no system schema; their owner is the
+/// bootstrap superuser (role 10) where pg_shdepend is silent, as it does not record that one.
+const SOURCE: &str = r"
+WITH db AS (SELECT d.*, to_jsonb(d) AS j FROM pg_database d WHERE datname = current_database()),
+named AS (
+  SELECT r.rolname, s.deptype FROM pg_shdepend s
+    JOIN db ON s.dbid = db.oid JOIN pg_roles r ON r.oid = s.refobjid
+   WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname !~ '^pg_'
+  UNION
+  SELECT r.rolname, 'o' FROM pg_roles r WHERE r.oid = 10 AND EXISTS (
+    SELECT FROM (
+      SELECT oid, 'pg_class'::regclass AS class, relowner AS owner FROM pg_class
+      UNION ALL SELECT oid, 'pg_proc'::regclass, proowner FROM pg_proc
+      UNION ALL SELECT oid, 'pg_type'::regclass, typowner FROM pg_type
+      UNION ALL SELECT oid, 'pg_namespace'::regclass, nspowner FROM pg_namespace
+      UNION ALL SELECT oid, 'pg_largeobject_metadata'::regclass, lomowner FROM pg_largeobject_metadata
+      UNION ALL SELECT oid, 'pg_foreign_server'::regclass, srvowner FROM pg_foreign_server
+      UNION ALL SELECT oid, 'pg_event_trigger'::regclass, evtowner FROM pg_event_trigger
+      UNION ALL SELECT oid, 'pg_publication'::regclass, pubowner FROM pg_publication
+    ) o WHERE o.owner = 10 AND o.oid >= 16384
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'))
+),
+-- A materialized view that reads a foreign table, through views too.
+far_relations AS (
+  WITH RECURSIVE edges AS (
+    SELECT r.ev_class AS reader, d.refobjid AS source
+      FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
+    UNION SELECT inhparent, inhrelid FROM pg_inherits
+  ), far AS (
+    SELECT oid FROM pg_class WHERE relkind = 'f'
+    UNION SELECT reader FROM edges JOIN far ON far.oid = edges.source
+  ) SELECT oid FROM far
+)
+SELECT json_build_object(
+  'server_version', current_setting('server_version'),
+  'database', current_database(),
+  'bytes', CASE WHEN has_database_privilege(db.oid, 'CONNECT') THEN pg_database_size(db.oid) END,
+  'owner', pg_get_userbyid(db.datdba),
+  'encoding', pg_encoding_to_char(db.encoding),
+  'locale', db.datcollate,
+  'ctype', nullif(db.datctype, db.datcollate),
+  'locale_provider', CASE db.j->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END,
+  'provider_locale', coalesce(db.j->>'datlocale', db.j->>'daticulocale'),
+  'settings', (SELECT coalesce(json_agg(c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) c
+                WHERE s.setdatabase = db.oid AND s.setrole = 0),
+  'roles', (SELECT coalesce(json_agg(DISTINCT r), '[]') FROM (
+              SELECT rolname AS r FROM named UNION SELECT pg_get_userbyid(db.datdba)) x),
+  'owners', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'o'),
+  'policy_roles', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'r'),
+  'tablespaces', (SELECT coalesce(json_agg(DISTINCT t.spcname), '[]') FROM pg_class c
+                    JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid >= 16384 AND t.spcname <> 'pg_default'),
+  'extensions', (SELECT coalesce(json_agg(extname || ' ' || extversion ORDER BY extname), '[]')
+                   FROM pg_extension WHERE extname <> 'plpgsql'),
+  'foreign_views', (SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname)), '[]')
+                      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM far_relations))
+) FROM db;";
+
+/// Asks a source's server.
+pub(super) fn of_source(psql: &Psql, cx: &Context) -> Result<SourceFacts> {
+    psql.ask(SOURCE, "asking the server about the database", cx)
+}
+
+/// What a role may not read, so that pg_dump would fail or leave something out.
+const UNREADABLE: &str = r"
+SELECT coalesce(json_agg(what), '[]') FROM (
+  SELECT format('table %I.%I: no SELECT', n.nspname, c.relname) AS what
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relkind IN ('r', 'p', 'm', 'S') AND c.oid >= 16384 AND n.nspname !~ '^pg_'
+     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+     AND NOT (CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'SELECT') ELSE has_table_privilege(c.oid, 'SELECT') END
+              AND has_schema_privilege(n.oid, 'USAGE'))
+  UNION ALL
+  SELECT format('table %I.%I: row security would hide rows', n.nspname, c.relname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384 AND row_security_active(c.oid)
+  UNION ALL
+  SELECT format('large object %s: no SELECT', l.oid)
+    FROM pg_largeobject_metadata l, (SELECT oid, rolsuper FROM pg_roles WHERE rolname = current_user) me
+   WHERE NOT me.rolsuper AND l.lomowner <> me.oid AND NOT pg_has_role(l.lomowner, 'USAGE')
+     AND NOT EXISTS (SELECT FROM aclexplode(l.lomacl) a
+                      WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
+) missing;";
+
+/// Asks what the role can't read, one clause each.
+pub(super) fn unreadable(psql: &Psql, cx: &Context) -> Result<Vec<String>> {
+    psql.ask(UNREADABLE, "asking the server about privileges", cx)
+}
+
+impl SourceFacts {
+    /// The version without the distribution's words: `15.18`.
+    pub(super) fn short_version(&self) -> String {
+        self.server_version.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// What a look at the server that receives a restore says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Receiver {
+    pub server_version: String,
+    pub role: String,
+    pub can_create: bool,
+    pub exists: bool,
+    pub sessions: u64,
+    pub missing_roles: Vec<String>,
+    pub missing_tablespaces: Vec<String>,
+    pub missing_extensions: Vec<String>,
+}
+
+/// Asks the server that is to receive a restore as database `wanted`.
+pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: &Context) -> Result<Receiver> {
+    let extensions: Vec<String> =
+        facts.extensions.iter().map(|text| text.rsplit_once(' ').map_or(text.as_str(), |(name, _)| name).to_owned()).collect();
+    let missing = |names: &[String], present: &str| {
+        format!("(SELECT coalesce(json_agg(x), '[]') FROM unnest({}) x WHERE x NOT IN ({present}))", quote_array(names))
+    };
+    let sql = format!(
+        "SELECT json_build_object(
+           'server_version', current_setting('server_version'),
+           'role', current_user,
+           'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
+           'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
+           'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted}),
+           'missing_roles', {},
+           'missing_tablespaces', {},
+           'missing_extensions', {});",
+        missing(&facts.roles, "SELECT rolname FROM pg_roles"),
+        missing(&facts.tablespaces, "SELECT spcname FROM pg_tablespace"),
+        missing(&extensions, "SELECT name FROM pg_available_extensions"),
+        wanted = quote_literal(wanted),
+    );
+    admin.ask(&sql, "asking the receiving server", cx)
+}
+
+/// What a database that is to be replaced holds, by kind: empty when nothing.
+const CONTENTS: &str = r"
+SELECT json_build_object('objects', (
+  SELECT coalesce(json_agg(what), '[]') FROM (
+    SELECT format('relation %I.%I', n.nspname, c.relname) AS what FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp)'
+    UNION ALL SELECT format('function %I', proname) FROM pg_proc WHERE oid >= 16384
+    UNION ALL SELECT format('type %I', typname) FROM pg_type WHERE oid >= 16384 AND typrelid = 0 AND typelem = 0
+    UNION ALL SELECT format('schema %I', nspname) FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_(toast_)?temp'
+    UNION ALL SELECT format('extension %I', extname) FROM pg_extension WHERE oid >= 16384
+    UNION ALL SELECT format('publication %I', pubname) FROM pg_publication
+    UNION ALL SELECT 'large objects' WHERE EXISTS (SELECT FROM pg_largeobject_metadata)
+    LIMIT 4
+  ) x));";
+
+#[derive(Deserialize)]
+struct Contents {
+    objects: Vec<String>,
+}
+
+/// Up to four things that a database holds; none: it is empty.
+pub(super) fn contents(psql: &Psql, cx: &Context) -> Result<Vec<String>> {
+    psql.ask::<Contents>(CONTENTS, "looking into the database that has the name", cx).map(|contents| contents.objects)
+}

@@ -1,0 +1,136 @@
+//! The scratch database of a restore: made from template0, marked as ours in its comment, and gone
+//! again unless it was published. Nothing without our mark is ever dropped here.
+
+use super::client::{Psql, quote_identifier, quote_literal};
+use super::facts::RestoreFacts;
+use crate::error::{Error, Kind, Result};
+use crate::host::Context;
+use crate::host::cancel::Cancel;
+use crate::observe::Event;
+
+/// How the comment of every database begins that we made and have not published.
+pub(super) const MARK: &str = "db-backup-tools scratch database";
+
+/// A marked database of ours. Dropped, it drops the database.
+pub(super) struct Scratch {
+    /// On the server's maintenance database.
+    admin: Psql,
+    name: String,
+    cx: Context,
+    armed: bool,
+}
+
+impl Scratch {
+    /// Makes an empty database with the recorded encoding and locale; `owner` is none with `--no-owner`.
+    pub(super) fn create(admin: Psql, name: String, facts: &RestoreFacts, owner: Option<&str>, cx: &Context) -> Result<Self> {
+        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote_identifier(&name));
+        let mut option = |keyword: &str, value: &str| {
+            if !value.is_empty() {
+                sql.push_str(&format_option(keyword, value));
+            }
+        };
+        option("ENCODING", &facts.encoding);
+        option("LC_COLLATE", &facts.locale);
+        option("LC_CTYPE", facts.ctype.as_deref().unwrap_or(&facts.locale));
+        if let Some(provider) = &facts.locale_provider {
+            sql.push_str(&format!(" LOCALE_PROVIDER {}", quote_identifier(provider)));
+            let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+            sql.push_str(&format_option(keyword, facts.provider_locale.as_deref().unwrap_or_default()));
+        }
+        if let Some(owner) = owner {
+            sql.push_str(&format!(" OWNER {}", quote_identifier(owner)));
+        }
+        let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", admin.application));
+        let script = format!("{sql};\nCOMMENT ON DATABASE {} IS {comment};", quote_identifier(&name));
+        // Armed before the database is there: a cancel may meet the statement under way.
+        let scratch = Self { admin, name, cx: cx.clone(), armed: true };
+        scratch.admin.run(&script, "making the scratch database", cx).map_err(|error| error.step("scratch"))?;
+        Ok(scratch)
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives it the wanted name in one step. An empty database that has the name already makes
+    /// room in the same transaction, and is dropped afterwards when it is still empty.
+    pub(super) fn publish(mut self, wanted: &str, former: Option<&str>, cx: &Context) -> Result<()> {
+        let (scratch, name) = (quote_identifier(&self.name), quote_identifier(wanted));
+        let make_room = former.map(|former| format!("ALTER DATABASE {name} RENAME TO {};\n", quote_identifier(former)));
+        let sql = format!(
+            "BEGIN;\n{}COMMENT ON DATABASE {scratch} IS NULL;\nALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
+            make_room.unwrap_or_default()
+        );
+        let doing = format!("giving the restored database its name {wanted}");
+        self.admin.run(&sql, &doing, cx).map_err(|error| error.step("publish"))?;
+        self.armed = false;
+        Ok(())
+    }
+
+    /// Removes it, and says so when it can't.
+    pub(super) fn discard(mut self) -> Result<()> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.armed) {
+            return Ok(());
+        }
+        let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
+        remove(&self.admin, &self.name, &cx).map_err(|error| {
+            let hint = format!("drop it by hand: DROP DATABASE {} WITH (FORCE);", quote_identifier(&self.name));
+            Error::new(Kind::Database, format!("the scratch database {} could not be dropped", self.name))
+                .hint(hint)
+                .source(error)
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            let hint = error.hint_text().unwrap_or_default();
+            self.cx.observer.event(Event::Warning { target: None, text: format!("{error}; {hint}") });
+        }
+    }
+}
+
+/// Drops a database of ours, and the sessions on it.
+fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
+    // A CREATE DATABASE whose client was killed may be at work still, and finish after a look.
+    admin.end_sessions(&admin.application, cx)?;
+    let there = format!(
+        "SELECT json_build_object('there', EXISTS (SELECT FROM pg_database WHERE datname = {0}), 'subscriptions',
+           (SELECT coalesce(json_agg(subname), '[]') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = {0}));",
+        quote_literal(name)
+    );
+    #[derive(serde::Deserialize)]
+    struct Found {
+        there: bool,
+        subscriptions: Vec<String>,
+    }
+    // `subdbid` is open to superusers alone; a role that is none has no subscription.
+    let found: Found = match admin.ask(&there, "looking for the scratch database", cx) {
+        Ok(found) => found,
+        Err(error) if error.kind() == Kind::Database => Found { there: true, subscriptions: Vec::new() },
+        Err(error) => return Err(error),
+    };
+    if !found.there {
+        return Ok(());
+    }
+    for subscription in &found.subscriptions {
+        // Its slot is the original's: dropping the subscription with it would drop that one's slot.
+        let name_ = quote_identifier(subscription);
+        let sql = format!(
+            "ALTER SUBSCRIPTION {name_} DISABLE;\nALTER SUBSCRIPTION {name_} SET (slot_name = NONE);\nDROP SUBSCRIPTION {name_};"
+        );
+        admin.on(name).run(&sql, "removing a restored subscription", cx)?;
+    }
+    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE);", quote_identifier(name));
+    admin.run(&sql, "dropping the scratch database", cx).map(drop)
+}
+
+fn format_option(keyword: &str, value: &str) -> String {
+    format!(" {keyword} {}", quote_literal(value))
+}
