@@ -16,6 +16,9 @@ pub trait Source: Send + Sync {
     /// Its units; `all` is resolved here.
     fn units(&self, cx: &Context) -> Result<Vec<UnitName>>;
 
+    /// The file extension of its streams, before compression's own: `sql`.
+    fn extension(&self) -> &'static str;
+
     /// Versions, a size estimate, and which way it goes; also whether a backup would be allowed.
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe>;
 

@@ -88,6 +88,10 @@ impl Source for Postgres {
         Ok(vec![UnitName::of_target(&self.target)])
     }
 
+    fn extension(&self) -> &'static str {
+        "sql"
+    }
+
     fn probe(&self, _unit: &UnitName, cx: &Context) -> Result<Probe> {
         let psql = self.psql("db-backup-tools probe".into(), cx)?;
         let facts: SourceFacts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;

@@ -1,0 +1,257 @@
+//! One attempt at one unit: a single pass of its source into all of its storages. The order of
+//! commit is fixed: the stream's end, the child's exit, the stream's own end mark, every thread, then
+//! storage by storage the upload, the side objects, the manifest, and one more look.
+
+use std::io;
+
+use crate::catalog::manifest::{ArtifactFacts, CompressionFacts, ContentFacts, InventoryFacts, Manifest, SCHEMA};
+use crate::commands::stores::Store;
+use crate::config::model::{Compression, Config, Target};
+use crate::error::{Error, Kind, Result};
+use crate::host::Context;
+use crate::host::cancel::Cancel;
+use crate::names::{Id, Key, ObjectName, Role, Stem, UnitName};
+use crate::observe::Event;
+use crate::source::{CaptureInfo, Inventory, Source};
+use crate::stage::digest::{Digested, Sha256Meter};
+use crate::stage::pipeline::{self, Passed};
+use crate::stage::pool::Pool;
+use crate::storage::Upload;
+
+/// What an attempt works on.
+pub(super) struct Job<'a> {
+    pub config: &'a Config,
+    pub target: &'a Target,
+    pub unit: &'a UnitName,
+    pub source: &'a dyn Source,
+    pub pool: &'a Pool,
+    pub label: Option<&'a str>,
+    pub pin: bool,
+}
+
+/// What an attempt came to.
+pub(super) struct Attempt {
+    pub id: Id,
+    pub committed: Vec<String>,
+    pub failed: Vec<(String, Error)>,
+    /// What passed; none when no storage took it.
+    pub passed: Option<Passed>,
+    pub warnings: Vec<String>,
+}
+
+/// One storage's part of the pass.
+struct Lane<'a> {
+    store: &'a Store<'a>,
+    upload: Option<Box<dyn Upload>>,
+    error: Option<Error>,
+}
+
+/// The artifact's way into every storage. One that fails drops out alone; when none is left, the pass ends.
+struct Fanout<'a> {
+    lanes: Vec<Lane<'a>>,
+}
+
+impl io::Write for Fanout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for lane in &mut self.lanes {
+            if let Some(Err(error)) = lane.upload.as_mut().map(|upload| upload.write(bytes)) {
+                lane.fail(error);
+            }
+        }
+        if self.lanes.iter().any(|lane| lane.upload.is_some()) {
+            return Ok(bytes.len());
+        }
+        Err(Error::new(Kind::Storage, "no storage takes any more of it").into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lane<'_> {
+    fn fail(&mut self, error: Error) {
+        self.upload = None;
+        self.error = Some(error.storage(self.store.name()).step("upload"));
+    }
+}
+
+/// Backs up one unit once. An error is the source's or the pipeline's; a storage's is in the result.
+pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) -> Result<Attempt> {
+    let stem = Stem { unit: job.unit.escaped(), id };
+    let artifact = ObjectName { host: job.config.host.escaped(), stem, role: Role::Artifact(extension(job)) };
+    let started = cx.clock.now();
+    let mut fanout = Fanout { lanes: stores.iter().map(|store| open_lane(store, &artifact.key(), cx)).collect() };
+    if fanout.lanes.iter().all(|lane| lane.upload.is_none()) {
+        cx.cancel.check()?;
+        return Ok(fanout.into_attempt(id));
+    }
+    let Some((passed, info)) = pass(job, id, &mut fanout, cx)? else {
+        return Ok(fanout.into_attempt(id));
+    };
+    let inventory = write_inventory(&artifact, &info.inventory)?;
+    let manifest = Manifest {
+        schema: SCHEMA,
+        id,
+        run: id.run(),
+        host: job.config.host.clone(),
+        unit: job.unit.clone(),
+        target: job.target.name.clone(),
+        facts: info.facts.clone(),
+        tool: concat!("db-backup-tools ", env!("CARGO_PKG_VERSION")).to_owned(),
+        started,
+        finished: cx.clock.now(),
+        artifact: ArtifactFacts { name: artifact.file_name(), bytes: passed.artifact.bytes, sha256: passed.artifact.sha256.clone() },
+        content: ContentFacts { bytes: passed.content.bytes, sha256: passed.content.sha256.clone() },
+        compression: compression_facts(job.target.compression),
+        encryption: None,
+        label: job.label.map(str::to_owned),
+        warnings: info.warnings.clone(),
+        inventory: Some(inventory.facts),
+        other: serde_json::Map::new(),
+    };
+    let files = Files { artifact, inventory: inventory.json, manifest: manifest.to_json()?, pin: job.pin };
+    let mut attempt = Attempt { id, committed: Vec::new(), failed: Vec::new(), passed: None, warnings: info.warnings };
+    for lane in fanout.lanes {
+        let name = lane.store.name().to_owned();
+        match commit(lane, &files, &passed.artifact, cx) {
+            Ok(()) => attempt.committed.push(name),
+            Err(error) => attempt.failed.push((name, error)),
+        }
+    }
+    attempt.passed = Some(passed);
+    Ok(attempt)
+}
+
+fn open_lane<'a>(store: &'a Store<'a>, key: &Key, cx: &Context) -> Lane<'a> {
+    let mut lane = Lane { store, upload: None, error: None };
+    match store.storage.prepare(cx).and_then(|()| store.storage.upload(key, None, cx)) {
+        Ok(upload) => lane.upload = Some(upload),
+        Err(error) => lane.fail(error),
+    }
+    lane
+}
+
+impl Fanout<'_> {
+    fn into_attempt(self, id: Id) -> Attempt {
+        let failed = self.lanes.into_iter().filter_map(|lane| Some((lane.store.name().to_owned(), lane.error?))).collect();
+        Attempt { id, committed: Vec::new(), failed, passed: None, warnings: Vec::new() }
+    }
+}
+
+/// The one pass of the source; none when every storage dropped out of it.
+fn pass(job: &Job<'_>, id: Id, fanout: &mut Fanout<'_>, cx: &Context) -> Result<Option<(Passed, CaptureInfo)>> {
+    let mut capture = job.source.capture(job.unit, id, cx)?;
+    let progress = |bytes| cx.observer.event(Event::UnitProgress { unit: job.unit.clone(), bytes });
+    let packed = pipeline::pack(&mut capture, job.target.compression, job.pool, fanout, &progress);
+    let passed = match packed {
+        Ok(passed) => passed,
+        Err(_) if fanout.lanes.iter().all(|lane| lane.error.is_some()) => return Ok(None),
+        Err(error) => return Err(error.step("dump")),
+    };
+    let info = capture.finish().map_err(|error| error.step("dump"))?;
+    Ok(Some((passed, info)))
+}
+
+/// What is written beside the artifact.
+struct Files {
+    artifact: ObjectName,
+    inventory: Vec<u8>,
+    manifest: Vec<u8>,
+    pin: bool,
+}
+
+/// Commits one storage's upload, its side objects and its manifest, in this order.
+fn commit(lane: Lane<'_>, files: &Files, artifact: &Digested, cx: &Context) -> Result<()> {
+    let upload = match (lane.upload, lane.error) {
+        (Some(upload), _) => upload,
+        (None, error) => return Err(error.unwrap_or_else(|| Error::new(Kind::Internal, "an upload was lost"))),
+    };
+    let store = lane.store;
+    let committed = upload.commit().and_then(|meta| {
+        check_size(meta.bytes, artifact.bytes)?;
+        store.storage.put_new(&files.artifact.sibling(Role::Inventory).key(), &files.inventory, cx)?;
+        if files.pin {
+            store.storage.put_new(&files.artifact.sibling(Role::Pin).key(), b"{}\n", cx)?;
+        }
+        store.storage.put_new(&files.artifact.sibling(Role::Manifest).key(), &files.manifest, cx)?;
+        let seen = store.storage.stat(&files.artifact.key(), cx)?;
+        check_size(seen.and_then(|meta| meta.bytes), artifact.bytes)
+    });
+    committed.map_err(|error| {
+        remove(store, files, cx);
+        error.storage(store.name()).step("commit")
+    })
+}
+
+/// Gives back the space of a backup that did not get its manifest, or that failed the last look. The
+/// id is this attempt's own, so nothing else can be met.
+fn remove(store: &Store<'_>, files: &Files, cx: &Context) {
+    let Ok(cancel) = Cancel::for_clean_up() else { return };
+    let roles = [Role::Manifest, files.artifact.role.clone(), Role::Inventory, Role::Pin];
+    let keys: Vec<Key> = roles.into_iter().map(|role| files.artifact.sibling(role).key()).collect();
+    for outcome in store.storage.delete(&keys, &cx.with_cancel(cancel)) {
+        if let Err(error) = outcome {
+            let text = format!("what is left of the failed upload could not be removed, prune will: {error}");
+            cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
+            return;
+        }
+    }
+}
+
+fn check_size(seen: Option<u64>, expected: u64) -> Result<()> {
+    match seen {
+        Some(seen) if seen == expected => Ok(()),
+        Some(seen) => Err(Error::new(Kind::Storage, format!("the stored artifact has {seen} bytes, and {expected} were written"))),
+        None => Err(Error::new(Kind::Storage, "the artifact is not there after its commit")),
+    }
+}
+
+struct WrittenInventory {
+    json: Vec<u8>,
+    facts: InventoryFacts,
+}
+
+fn write_inventory(artifact: &ObjectName, inventory: &Inventory) -> Result<WrittenInventory> {
+    let mut json = serde_json::to_vec_pretty(inventory)
+        .map_err(|error| Error::new(Kind::Internal, "can't write down the inventory").source(error))?;
+    json.push(b'\n');
+    let mut meter = Sha256Meter::new();
+    meter.update(&json);
+    let facts = InventoryFacts {
+        name: artifact.sibling(Role::Inventory).file_name(),
+        sha256: meter.finish().sha256,
+        tables: inventory.tables.len() as u64,
+        rows: inventory.tables.iter().map(|table| table.rows).sum(),
+    };
+    Ok(WrittenInventory { json, facts })
+}
+
+fn extension(job: &Job<'_>) -> String {
+    let compressed = match job.target.compression {
+        Compression::Gzip(_) => ".gz",
+        Compression::Zstd(_) => ".zst",
+        Compression::None => "",
+    };
+    format!("{}{compressed}", job.source.extension())
+}
+
+fn compression_facts(compression: Compression) -> CompressionFacts {
+    let (kind, level) = match compression {
+        Compression::Gzip(level) => ("gzip", i32::try_from(level).ok()),
+        Compression::Zstd(level) => ("zstd", Some(level)),
+        Compression::None => ("none", None),
+    };
+    CompressionFacts { kind: kind.to_owned(), level }
+}
+
+/// How an artifact was compressed, as a manifest says it.
+pub(super) fn compression_of(facts: &CompressionFacts) -> Result<Compression> {
+    match facts.kind.as_str() {
+        "gzip" => Ok(Compression::Gzip(6)),
+        "zstd" => Ok(Compression::Zstd(3)),
+        "none" => Ok(Compression::None),
+        other => Err(Error::new(Kind::Damaged, format!("compression {other:?} is not known to this version"))
+            .hint("restore it with a newer version of this program")),
+    }
+}

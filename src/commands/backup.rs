@@ -1,0 +1,266 @@
+//! `backup`: every selected unit, each under its lock, tried again where that may help, then pruned
+//! where it succeeded. One unit's failure leaves the others alone.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::commands::attempt::{self, Attempt, Job};
+use crate::commands::stores::{Store, source_of};
+use crate::commands::{Found, is_interrupted, notice, prune};
+use crate::config::model::Config;
+use crate::error::{Error, Kind, Result};
+use crate::host::Context;
+use crate::host::{files, lock};
+use crate::names::{Id, RunId};
+use crate::observe::Event;
+use crate::outcome::{BackupItem, Items, Problem, PruneItem, Severity};
+use crate::plan::{self, PlannedUnit};
+use crate::quantity::{show_bytes, show_duration};
+use crate::stage::pool::Pool;
+
+/// The waits before new attempts; the last one repeats.
+const BACK_OFF: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+
+/// `backup`'s options.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Units or targets, by name or glob; none: all enabled ones.
+    pub patterns: Vec<String>,
+    /// The user's own words, kept in the manifest.
+    pub label: Option<String>,
+    /// Keep it whatever the policy says.
+    pub pin: bool,
+    /// Only into these storages.
+    pub storages: Vec<String>,
+    /// Delete nothing afterwards.
+    pub no_prune: bool,
+    /// How long to wait for another run's lock.
+    pub wait: Option<Duration>,
+    /// Look, and do nothing.
+    pub dry_run: bool,
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    run: RunId,
+    pool: Pool,
+    cx: &'a Context,
+}
+
+/// Backs up what is selected.
+pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
+    let nothing = || Items::Backups(Vec::new());
+    let plan = match plan::select(config, &options.patterns, &options.storages) {
+        Ok(plan) => plan,
+        Err(error) => return Found::failure(nothing(), &error),
+    };
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let pool = match Pool::new(threads) {
+        Ok(pool) => pool,
+        Err(error) => return Found::failure(nothing(), &error),
+    };
+    let run = Run { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
+    let (items, problems) = run.all(&plan.units);
+    Found { items: Items::Backups(items), problems }
+}
+
+type Done = (BackupItem, Vec<Problem>);
+
+impl Run<'_> {
+    /// All units, `parallel:` of them at once, in the plan's order in the end.
+    fn all(&self, units: &[PlannedUnit<'_>]) -> (Vec<BackupItem>, Vec<Problem>) {
+        let queue: Mutex<VecDeque<usize>> = Mutex::new((0..units.len()).collect());
+        let done: Mutex<Vec<(usize, Done)>> = Mutex::new(Vec::new());
+        let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        let work = || {
+            while let Some(at) = next() {
+                let result = if self.options.dry_run { self.plan_unit(&units[at]) } else { self.unit(&units[at]) };
+                if let Ok(mut done) = done.lock() {
+                    done.push((at, result));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.config.parallel.get() {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut done = done.into_inner().unwrap_or_default();
+        done.sort_by_key(|(at, _)| *at);
+        let (mut items, mut problems) = (Vec::new(), Vec::new());
+        for (_, (item, found)) in done {
+            items.push(item);
+            problems.extend(found);
+        }
+        (items, problems)
+    }
+
+    fn item(&self, unit: &PlannedUnit<'_>) -> BackupItem {
+        BackupItem {
+            unit: unit.unit.to_string(),
+            status: "failed",
+            id: None,
+            run: self.run,
+            bytes: 0,
+            content_bytes: 0,
+            seconds: 0.0,
+            storages: Vec::new(),
+            detail: None,
+            warnings: Vec::new(),
+            pruned: Vec::new(),
+        }
+    }
+
+    fn plan_unit(&self, unit: &PlannedUnit<'_>) -> Done {
+        let mut item = self.item(unit);
+        item.storages = unit.storages.iter().map(|storage| storage.name.clone()).collect();
+        match source_of(unit.target).probe(&unit.unit, self.cx) {
+            Ok(probe) => {
+                item.status = "planned";
+                let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
+                item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
+                item.warnings = probe.warnings;
+                (item, Vec::new())
+            }
+            Err(error) => (item, vec![Problem::of(&error.target(&unit.unit), Severity::Failure)]),
+        }
+    }
+
+    fn unit(&self, unit: &PlannedUnit<'_>) -> Done {
+        let mut item = self.item(unit);
+        if is_interrupted(self.cx) {
+            item.status = "skipped";
+            return (item, Vec::new());
+        }
+        let begun = Instant::now();
+        self.cx.observer.event(Event::UnitStarted { unit: unit.unit.clone(), action: "backup", expected_bytes: None });
+        let mut problems = Vec::new();
+        if let Err(error) = self.locked(unit, &mut item, &mut problems) {
+            problems.push(Problem::of(&error.target(&unit.unit), Severity::Failure));
+        }
+        item.seconds = begun.elapsed().as_secs_f64();
+        let summary = summary(&item, begun.elapsed(), &problems);
+        let ok = matches!(item.status, "ok" | "partial");
+        self.cx.observer.event(Event::UnitFinished { unit: unit.unit.clone(), ok, summary });
+        (item, problems)
+    }
+
+    fn locked(&self, unit: &PlannedUnit<'_>, item: &mut BackupItem, problems: &mut Vec<Problem>) -> Result<()> {
+        let _lock = lock::take(&self.config.state_dir, &unit.unit, self.options.wait, self.cx)?;
+        let stores: Vec<Store<'_>> = unit.storages.iter().map(|storage| Store::open(storage)).collect();
+        let failed = self.attempts(unit, &stores, item)?;
+        let committed = item.storages.clone();
+        let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
+        item.status = match (committed.is_empty(), failed.is_empty()) {
+            (true, _) => "failed",
+            (false, false) => "partial",
+            (false, true) => "ok",
+        };
+        problems.extend(failed.into_iter().map(|(_, error)| Problem::of(&error.target(&unit.unit), severity)));
+        problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
+        if !self.options.no_prune {
+            for store in stores.iter().filter(|store| committed.iter().any(|name| name == store.name())) {
+                let (pruned, found) = self.prune(unit, store);
+                item.pruned.extend(pruned);
+                problems.extend(found);
+            }
+        }
+        Ok(())
+    }
+
+    /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
+    fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Result<Vec<(String, Error)>> {
+        let source = source_of(unit.target);
+        let job = Job {
+            config: self.config,
+            target: unit.target,
+            unit: &unit.unit,
+            source: source.as_ref(),
+            pool: &self.pool,
+            label: self.options.label.as_deref(),
+            pin: self.options.pin,
+        };
+        let mut missing: Vec<&Store<'_>> = stores.iter().collect();
+        let mut settled: Vec<(String, Error)> = Vec::new();
+        let mut tries = 0;
+        loop {
+            let cx = self.cx.with_cancel(self.cx.cancel.child(unit.target.timeout)?);
+            let id = Id::new(self.run, files::random_bytes::<8>()?);
+            let result = attempt::run(&job, &missing, id, &cx);
+            self.cx.cancel.check()?;
+            let (again, cause) = match result {
+                Ok(attempt) => {
+                    let (retry, final_) = sort_out(attempt, item);
+                    settled.extend(final_);
+                    let cause = retry.first().map(|(_, error)| error.to_string());
+                    (retry, cause)
+                }
+                Err(error) if error.kind().is_transient() && tries < unit.target.retries => (Vec::new(), Some(error.to_string())),
+                // A later attempt's failure must not hide that an earlier one served some storages.
+                Err(error) if !item.storages.is_empty() => {
+                    settled.extend(missing.iter().map(|store| (store.name().to_owned(), copy_for(&error, store.name()))));
+                    return Ok(settled);
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(cause) = cause else { return Ok(settled) };
+            if tries >= unit.target.retries {
+                settled.extend(again);
+                return Ok(settled);
+            }
+            if !again.is_empty() {
+                missing.retain(|store| again.iter().any(|(name, _)| name == store.name()));
+            }
+            let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
+            tries += 1;
+            self.cx.observer.event(Event::Retry { unit: unit.unit.clone(), cause, after });
+            self.cx.cancel.sleep(after)?;
+        }
+    }
+
+    fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>) -> (Vec<PruneItem>, Vec<Problem>) {
+        let policy = unit.target.policy_in(store.config);
+        let (items, problems) = prune::unit_in(store, self.config, &unit.unit, policy, false, self.cx);
+        (items.into_iter().filter(|item| item.decision == "delete").collect(), problems)
+    }
+}
+
+type Failures = Vec<(String, Error)>;
+
+/// Notes what an attempt did; its failures come back in two parts: worth another try, and final.
+fn sort_out(attempt: Attempt, item: &mut BackupItem) -> (Failures, Failures) {
+    if !attempt.committed.is_empty() {
+        item.id.get_or_insert(attempt.id);
+        item.storages.extend(attempt.committed);
+        item.warnings = attempt.warnings;
+        if let Some(passed) = attempt.passed {
+            item.bytes = passed.artifact.bytes;
+            item.content_bytes = passed.content.bytes;
+        }
+    }
+    attempt.failed.into_iter().partition(|(_, error)| error.kind().is_transient())
+}
+
+/// The same failure, told for one storage that is still without the backup.
+fn copy_for(error: &Error, storage: &str) -> Error {
+    let copy = Error::new(error.kind(), error.cause()).storage(storage);
+    match error.hint_text() {
+        Some(hint) => copy.hint(hint),
+        None => copy,
+    }
+}
+
+fn summary(item: &BackupItem, took: Duration, problems: &[Problem]) -> String {
+    if item.storages.is_empty() {
+        let failure = problems.iter().find(|problem| problem.severity == Severity::Failure);
+        return failure.map_or_else(|| "failed".to_owned(), |problem| problem.cause.clone());
+    }
+    let id = item.id.map(|id| id.to_string()).unwrap_or_default();
+    let places = item.storages.join(", ");
+    format!("{id}: {} ({} of content) in {}, to {places}", show_bytes(item.bytes), show_bytes(item.content_bytes), show_duration(took))
+}
+
