@@ -70,12 +70,10 @@ pub struct Finished {
 impl Child {
     #[allow(clippy::disallowed_types)] // spawned by process/mod.rs
     fn new(mut child: std::process::Child, name: String, cx: &Context, collects: bool) -> Self {
-        // A number that the kernel gave is positive and fits.
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap_or(Pid::INIT);
         Self {
             name,
             cancel: cx.cancel.clone(),
-            group: Group::of(pid),
+            group: Group::of(Pid::from_child(&child)),
             stdin: child.stdin.take().map(|pipe| ready(pipe.into())),
             stdout: child.stdout.take().map(|pipe| ready(pipe.into())),
             stderr: child.stderr.take().map(|pipe| ready(pipe.into())),
@@ -151,13 +149,22 @@ impl Child {
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
     }
 
+    #[cfg(test)]
+    pub(super) fn hold_for(&mut self, grace: Duration) {
+        self.hold_grace = grace;
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_pidfd(&mut self) {
+        self.group.forget_pidfd();
+    }
+
     /// Gives it all of `input` and takes all of its stdout, both at once.
     pub(super) fn exchange(&mut self, mut input: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut output = Vec::new();
         let mut buffer = vec![0; 64 << 10];
-        while self.stdout.is_some() {
-            let given = self.give(input);
-            match given {
+        loop {
+            match self.give(input) {
                 Ok(Some(count)) => input = &input[count..],
                 Ok(None) => {}
                 // It has read enough. Whether that is well, its exit says.
@@ -167,15 +174,15 @@ impl Child {
                 self.close_stdin();
             }
             match self.take(&mut buffer)? {
-                Some(count) if output.len() + count > limit => {
+                Some(0) if input.is_empty() => return Ok(output),
+                Some(count @ 1..) if output.len() + count > limit => {
                     return Err(Error::new(Kind::Child, format!("{} writes more than {limit} bytes", self.name)));
                 }
-                Some(count) => output.extend_from_slice(&buffer[..count]),
-                None => self.pause(Until::Moved)?,
+                Some(count @ 1..) => output.extend_from_slice(&buffer[..count]),
+                Some(_) | None => self.pause(Until::Moved)?,
             }
             self.cancel.check()?;
         }
-        Ok(output)
     }
 
     /// What stdout holds right now: `None` is nothing yet, 0 its end.
@@ -226,8 +233,9 @@ impl Child {
 
     /// Waits until something may have changed, and takes stderr (and a collected stdout) in passing.
     fn pause(&mut self, wanted: Until) -> Result<()> {
-        let limit = match self.held_until {
-            Some(until) => Some(until.saturating_duration_since(Instant::now())),
+        let limit = match self.held_until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) if wanted == Until::Moved => return Err(self.held()),
+            Some(left) => Some(left),
             None => self.group.is_unpollable().then_some(LOOK),
         };
         let mut fds = Vec::with_capacity(4);
@@ -241,15 +249,12 @@ impl Child {
         if let Some(end) = self.group.end() {
             add(end, PollFlags::IN);
         }
-        let ready = self.cancel.poll(&mut fds, limit)?;
+        self.cancel.poll(&mut fds, limit)?;
         self.drain_unread();
         if self.group.has_ended() && self.held_until.is_none() {
             self.held_until = Some(Instant::now() + self.hold_grace);
         }
-        match self.held_until {
-            Some(until) if wanted == Until::Moved && Instant::now() >= until && !ready => Err(self.held()),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// A grandchild has the pipe, does nothing with it, and may do so for ever.
@@ -331,6 +336,10 @@ impl Read for Child {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.collects {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this child's output is collected"));
+        }
+        // Its 0 would be taken for the end.
+        if buffer.is_empty() {
+            return Ok(0);
         }
         loop {
             self.cancel.check()?;

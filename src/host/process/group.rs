@@ -29,6 +29,11 @@ impl Group {
         Self { leader, pidfd, ended: false, reaped: None, lost: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_pidfd(&mut self) {
+        self.pidfd = None;
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.leader.as_raw_nonzero().get().unsigned_abs()
     }
