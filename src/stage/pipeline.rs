@@ -10,7 +10,7 @@ use super::BLOCK_BYTES;
 use super::decompress::decompress;
 use super::digest::{Check, Digested, Sha256Meter};
 use super::pool::{Pool, Ticket};
-use super::threads::{Ended, Input, Message, fill, join, ring, settle, start, stop_or_damage};
+use super::threads::{Ended, Input, Message, Stop, fill, join, ring, settle, start, stop_or_damage};
 use crate::config::model::Compression;
 use crate::error::{Error, Kind, Result, from_io};
 
@@ -176,7 +176,7 @@ impl Read for Artifact<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
         let checked = if read == 0 { self.check.ends_here() } else { self.check.update(&buffer[..read]) };
-        checked.map_err(|error| io::Error::from(super::threads::Stop::from(error)))?;
+        checked.map_err(Stop::from)?;
         Ok(read)
     }
 }
