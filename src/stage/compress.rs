@@ -81,6 +81,13 @@ mod tests {
     }
 
     #[test]
+    fn no_compression_leaves_the_content_as_it_is() {
+        let mut packed = vec![7; 3];
+        Compressor::default().compress(Compression::None, b"content", &mut packed).unwrap();
+        assert_eq!(packed, b"content");
+    }
+
+    #[test]
     fn a_gzip_member_names_no_time() {
         let mut packed = Vec::new();
         Compressor::default().compress(Compression::Gzip(6), b"content", &mut packed).unwrap();

@@ -165,7 +165,7 @@ proptest! {
         let step = |number: &mut usize| {
             *number += 1;
             match steps[*number / 2 % steps.len()] {
-                0 if *number % 2 == 0 => Err(IoError::from(io::ErrorKind::Interrupted)),
+                0 if number.is_multiple_of(2) => Err(IoError::from(io::ErrorKind::Interrupted)),
                 step => Ok(step.max(1)),
             }
         };
