@@ -1,1 +1,111 @@
-//! (to come)
+//! Turns one block into one gzip member or zstd frame, whole in itself. Blocks know nothing of
+//! each other, so that they can be made in any order and any stock tool reads them in a row.
+
+use libdeflater::CompressionLvl;
+use zstd::zstd_safe::compress_bound;
+
+use crate::config::model::Compression;
+use crate::error::{Error, Kind, Result};
+
+/// A thread's own compressors, made when first needed and kept for the next block.
+#[derive(Default)]
+pub struct Compressor {
+    gzip: Option<(u32, libdeflater::Compressor)>,
+    zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
+}
+
+impl Compressor {
+    /// Puts into `packed`, in the place of what it held, what `content` becomes; an empty content
+    /// becomes an empty member or frame.
+    pub fn compress(&mut self, compression: Compression, content: &[u8], packed: &mut Vec<u8>) -> Result<()> {
+        match compression {
+            Compression::Gzip(level) => self.gzip(level, content, packed),
+            Compression::Zstd(level) => self.zstd(level, content, packed),
+            Compression::None => {
+                packed.clear();
+                packed.extend_from_slice(content);
+                Ok(())
+            }
+        }
+    }
+
+    fn gzip(&mut self, level: u32, content: &[u8], packed: &mut Vec<u8>) -> Result<()> {
+        let gzip = match &mut self.gzip {
+            Some((made_for, gzip)) if *made_for == level => gzip,
+            slot => {
+                let known = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
+                let known = known.ok_or_else(|| Error::new(Kind::Internal, format!("gzip has no level {level}")))?;
+                &mut slot.insert((level, libdeflater::Compressor::new(known))).1
+            }
+        };
+        packed.resize(gzip.gzip_compress_bound(content.len()), 0);
+        let bytes = gzip.gzip_compress(content, packed).map_err(|error| failed("gzip").source(error))?;
+        packed.truncate(bytes);
+        Ok(())
+    }
+
+    fn zstd(&mut self, level: i32, content: &[u8], packed: &mut Vec<u8>) -> Result<()> {
+        let zstd = match &mut self.zstd {
+            Some((made_for, zstd)) if *made_for == level => zstd,
+            slot => {
+                let mut zstd = zstd::bulk::Compressor::new(level).map_err(|error| failed("zstd").source(error))?;
+                // The content's size is in a frame's header without being asked for.
+                zstd.include_checksum(true).map_err(|error| failed("zstd").source(error))?;
+                &mut slot.insert((level, zstd)).1
+            }
+        };
+        packed.clear();
+        packed.reserve(compress_bound(content.len()));
+        zstd.compress_to_buffer(content, packed).map_err(|error| failed("zstd").source(error))?;
+        Ok(())
+    }
+}
+
+fn failed(library: &str) -> Error {
+    Error::new(Kind::Internal, format!("{library} can't compress a block"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_content_always_becomes_the_same_bytes() {
+        for compression in [Compression::Gzip(1), Compression::Gzip(9), Compression::Zstd(1), Compression::Zstd(19)] {
+            let (mut compressor, mut first, mut again) = (Compressor::default(), Vec::new(), vec![7; 3]);
+            compressor.compress(compression, b"content", &mut first).unwrap();
+            compressor.compress(Compression::Gzip(6), b"another", &mut again).unwrap();
+            compressor.compress(compression, b"content", &mut again).unwrap();
+            assert_eq!(first, again, "{compression:?}");
+        }
+    }
+
+    #[test]
+    fn no_compression_leaves_the_content_as_it_is() {
+        let mut packed = vec![7; 3];
+        Compressor::default().compress(Compression::None, b"content", &mut packed).unwrap();
+        assert_eq!(packed, b"content");
+    }
+
+    #[test]
+    fn a_gzip_member_names_no_time() {
+        let mut packed = Vec::new();
+        Compressor::default().compress(Compression::Gzip(6), b"content", &mut packed).unwrap();
+        assert_eq!(packed[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_zstd_frame_names_its_size_and_carries_a_checksum() {
+        let mut packed = Vec::new();
+        Compressor::default().compress(Compression::Zstd(3), b"content", &mut packed).unwrap();
+        assert_eq!(zstd::zstd_safe::get_frame_content_size(&packed).unwrap(), Some(7));
+        // RFC 8878, 3.1.1.1.1: the checksum flag.
+        assert_eq!(packed[4] & 0b100, 0b100);
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_an_error() {
+        let error = Compressor::default().compress(Compression::Gzip(13), b"", &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "gzip has no level 13");
+    }
+}

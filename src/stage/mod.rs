@@ -2,7 +2,11 @@
 //! no source and no storage.
 
 pub mod digest;
-pub mod pool;
 pub mod compress;
 pub mod decompress;
+pub mod pool;
+mod threads;
 pub mod pipeline;
+
+/// Bytes of content in one gzip member or zstd frame; the last one may hold fewer.
+pub const BLOCK_BYTES: usize = 1 << 20;
