@@ -37,3 +37,16 @@ impl Context {
         Self { cancel, ..self.clone() }
     }
 }
+
+#[cfg(test)]
+impl Context {
+    /// A silent one with the system's clock and nothing but a `PATH`.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            cancel: Cancel::new().unwrap(),
+            env: Arc::new(Env::from_iter([("PATH", "/usr/local/bin:/usr/bin:/bin")])),
+            clock: Arc::new(clock::SystemClock),
+            observer: Arc::new(crate::observe::Silent),
+        }
+    }
+}
