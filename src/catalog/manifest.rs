@@ -2,8 +2,10 @@
 //! that it is whole. Versioned; unknown fields are kept; no path in it is ever trusted.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
+use crate::error::{Error, Kind, Result};
 use crate::names::{HostName, Id, RunId, TargetName, UnitName};
 use crate::source::Facts;
 
@@ -11,7 +13,7 @@ use crate::source::Facts;
 pub const SCHEMA: u32 = 1;
 
 /// All about one backup. `docs/storage-layout.md` defines every field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
     /// The format's version.
     pub schema: u32,
@@ -41,7 +43,7 @@ pub struct Manifest {
     /// How it is compressed.
     pub compression: CompressionFacts,
     /// How it is encrypted; not yet.
-    pub encryption: Option<serde_json::Value>,
+    pub encryption: Option<Value>,
     /// The user's own words.
     pub label: Option<String>,
     /// What a person should know of it.
@@ -52,7 +54,131 @@ pub struct Manifest {
     pub inventory: Option<InventoryFacts>,
     /// Fields of a later minor change, kept as they are.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, serde_json::Value>,
+    pub other: Map<String, Value>,
+}
+
+impl Manifest {
+    /// Reads a manifest's bytes. A newer schema is told apart from damage: its kind is `Check`, that
+    /// of everything else `Damaged`.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        // Of a newer schema nothing but its number can be relied upon.
+        let schema = serde_json::from_slice::<SchemaAlone>(bytes).map_err(unreadable)?.schema;
+        match schema.as_u64() {
+            Some(newer) if newer > u64::from(SCHEMA) => {
+                return Err(Error::new(
+                    Kind::Check,
+                    format!("the manifest has schema {newer}, {SCHEMA} is the newest known here"),
+                )
+                .hint("a newer db-backup-tools wrote it: upgrade this one to read it"));
+            }
+            Some(1..) => {}
+            _ => return Err(damaged(format!("its schema is {schema} and no version number"))),
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
+        manifest.check().map_err(damaged)?;
+        Ok(manifest)
+    }
+
+    /// Writes it as it stands beside its artifact. Fails where [`Manifest::parse`] would refuse it.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let internal = |cause: String| Error::new(Kind::Internal, format!("refused to write a manifest: {cause}"));
+        self.check().map_err(internal)?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| internal(error.to_string()))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let inventory = self.inventory.as_ref().map(|inventory| ("inventory", &inventory.sha256));
+        let digests = [("artifact", &self.artifact.sha256), ("content", &self.content.sha256)];
+        if let Some((of, _)) = digests.into_iter().chain(inventory).find(|(_, text)| !digest(text)) {
+            return Err(format!("{of}.sha256 is not 64 lower-case hexadecimal digits"));
+        }
+        if self.run != self.id.run() {
+            return Err(format!("its id {} is not of its run {}", self.id, self.run));
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    damaged(error.to_string())
+}
+
+fn damaged(cause: String) -> Error {
+    Error::new(Kind::Damaged, format!("the manifest can't be read: {cause}"))
+}
+
+#[derive(Deserialize)]
+struct SchemaAlone {
+    #[serde(default)]
+    schema: Value,
+}
+
+/// In the order in which people read it; a flattened struct would scatter it.
+#[derive(Serialize)]
+struct Written<'a> {
+    schema: u32,
+    id: Id,
+    run: RunId,
+    host: &'a HostName,
+    unit: &'a UnitName,
+    target: &'a TargetName,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: &'a Option<String>,
+    format: &'a str,
+    tool: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_version: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_version: &'a Option<String>,
+    started: DateTime<Utc>,
+    finished: DateTime<Utc>,
+    artifact: &'a ArtifactFacts,
+    content: &'a ContentFacts,
+    compression: &'a CompressionFacts,
+    encryption: &'a Option<Value>,
+    label: &'a Option<String>,
+    warnings: &'a [String],
+    restore: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inventory: &'a Option<InventoryFacts>,
+    #[serde(flatten)]
+    other: &'a Map<String, Value>,
+}
+
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let facts = &self.facts;
+        let written = Written {
+            schema: self.schema,
+            id: self.id,
+            run: self.run,
+            host: &self.host,
+            unit: &self.unit,
+            target: &self.target,
+            kind: &facts.kind,
+            database: &facts.database,
+            format: &facts.format,
+            tool: &self.tool,
+            server_version: &facts.server_version,
+            client_version: &facts.client_version,
+            started: self.started,
+            finished: self.finished,
+            artifact: &self.artifact,
+            content: &self.content,
+            compression: &self.compression,
+            encryption: &self.encryption,
+            label: &self.label,
+            warnings: &self.warnings,
+            restore: &facts.restore,
+            inventory: &self.inventory,
+            other: &self.other,
+        };
+        written.serialize(serializer)
+    }
 }
 
 /// The stored file.
@@ -97,4 +223,90 @@ pub struct InventoryFacts {
     pub tables: u64,
     /// Their rows.
     pub rows: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn fixture(schema: u32) -> Vec<u8> {
+        let path = format!("{}/tests/fixtures/manifests/v{schema}.json", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("schema {schema} has no fixture {path}: {error}"))
+    }
+
+    fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut value: Value = serde_json::from_slice(&fixture(SCHEMA)).unwrap();
+        change(&mut value);
+        serde_json::to_vec(&value).unwrap()
+    }
+
+    #[test]
+    fn every_schema_ever_written_has_a_fixture_and_is_read() {
+        for schema in 1..=SCHEMA {
+            assert_eq!(Manifest::parse(&fixture(schema)).unwrap().schema, schema);
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_written_as_the_layout_shows_it() {
+        let bytes = fixture(SCHEMA);
+        let manifest = Manifest::parse(&bytes).unwrap();
+        assert_eq!(manifest.facts.server_version.as_deref(), Some("15.18"));
+        assert_eq!(manifest.facts.restore["owner"], "admin");
+        assert!(manifest.other.is_empty());
+        assert_eq!(String::from_utf8(manifest.to_json().unwrap()).unwrap(), String::from_utf8(bytes).unwrap());
+    }
+
+    #[test]
+    fn fields_that_we_do_not_know_are_kept() {
+        let manifest = Manifest::parse(&changed(|value| value["colour"] = json!({ "of": [1, null] }))).unwrap();
+        let again = Manifest::parse(&manifest.to_json().unwrap()).unwrap();
+        assert_eq!(again.other["colour"], json!({ "of": [1, null] }));
+        assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn a_newer_schema_asks_for_an_upgrade_whatever_else_it_holds() {
+        let error = Manifest::parse(br#"{"schema": 2, "id": {"new": "form"}}"#).unwrap_err();
+        assert_eq!(error.kind(), Kind::Check);
+        assert_eq!(error.cause(), "the manifest has schema 2, 1 is the newest known here");
+        assert!(error.hint_text().unwrap().contains("upgrade"));
+    }
+
+    #[test]
+    fn what_is_not_a_manifest_is_damage() {
+        let mut cut = fixture(SCHEMA);
+        cut.truncate(cut.len() / 2);
+        let twice = [fixture(SCHEMA), fixture(SCHEMA)].concat();
+        let damaged: Vec<Vec<u8>> = vec![
+            vec![],
+            vec![0; 4096],
+            cut,
+            twice,
+            b"{}".to_vec(),
+            b"[]".to_vec(),
+            b"{\"schema\": 1}".to_vec(),
+            changed(|value| value["schema"] = json!(0)),
+            changed(|value| value["schema"] = json!("1")),
+            changed(|value| value["schema"] = json!(-1)),
+            changed(|value| value["run"] = json!("20260612_030001Z")),
+            changed(|value| value["id"] = json!("20260612_030000Z-../x")),
+            changed(|value| value["artifact"]["sha256"] = json!("abc")),
+            changed(|value| value["content"]["sha256"] = json!("G".repeat(64))),
+            changed(|value| value["inventory"]["sha256"] = json!("A".repeat(64))),
+            changed(|value| value["artifact"]["bytes"] = json!(-1)),
+        ];
+        for bytes in damaged {
+            let error = Manifest::parse(&bytes).unwrap_err();
+            assert_eq!(error.kind(), Kind::Damaged, "{error} {}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_would_not_be_read_is_not_written() {
+        let mut manifest = Manifest::parse(&fixture(SCHEMA)).unwrap();
+        manifest.content.sha256.clear();
+        assert_eq!(manifest.to_json().unwrap_err().kind(), Kind::Internal);
+    }
 }

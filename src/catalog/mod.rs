@@ -2,15 +2,19 @@
 //! are read for what is shown, and before anything is deleted.
 
 pub mod manifest;
+pub mod backups;
 pub mod resolve;
+mod look;
+mod scan;
 
 use chrono::{DateTime, Utc};
 
-use crate::error::{Error, Result};
-use crate::host::Context;
-use crate::names::{Escaped, Key, ObjectName, ProofKind, RunId, Stem};
-use crate::storage::Storage;
+use crate::error::{Error, Kind, Result};
+use crate::names::{Escaped, Key, ObjectName, ProofKind, Role, RunId, Stem};
 use manifest::Manifest;
+
+pub use look::look;
+pub use scan::{Survey, scan, survey};
 
 /// What one storage's listing says of one backup.
 #[derive(Debug, Clone)]
@@ -19,7 +23,8 @@ pub struct Entry {
     pub host: Escaped,
     /// What it is.
     pub stem: Stem,
-    /// The artifact's file extension; `None`: there is no artifact.
+    /// The artifact's file extension; `None`: there is no artifact. Should there be several, the
+    /// manifest says which one counts: [`Entry::artifact_of`].
     pub artifact: Option<String>,
     /// The commit mark is there.
     pub has_manifest: bool,
@@ -33,7 +38,8 @@ pub struct Entry {
     pub accepted: bool,
     /// Verifications and drills, oldest first.
     pub proofs: Vec<Proof>,
-    /// Every object that belongs to it, in the order in which they are to be deleted.
+    /// Every object that belongs to it, in the order in which they are to be deleted: manifest,
+    /// artifact, the rest.
     pub keys: Vec<Key>,
 }
 
@@ -66,21 +72,29 @@ pub enum Seen {
     Suspicious(Box<Manifest>),
 }
 
-/// Lists what a storage holds of one host (or of all), oldest first. Objects that are not named
-/// as ours are passed over.
-pub fn scan(_storage: &dyn Storage, _host: Option<&Escaped>, _cx: &Context) -> Result<Vec<Entry>> {
-    todo!("helper D")
-}
-
-/// Takes a closer look: reads the manifest, checks that it is this entry's own (host, unit, id),
-/// and that the artifact is there at its recorded size.
-pub fn look(_storage: &dyn Storage, _entry: &Entry, _cx: &Context) -> Result<Seen> {
-    todo!("helper D")
-}
-
 impl Entry {
     /// The name of the entry's object of this role.
-    pub fn object(&self, role: crate::names::Role) -> ObjectName {
+    pub fn object(&self, role: Role) -> ObjectName {
         ObjectName { host: self.host.clone(), stem: self.stem.clone(), role }
     }
+
+    /// The artifact that the manifest names. Its text is no path: it must be the name that we would
+    /// give to an artifact of this very entry, or it is an error.
+    pub fn artifact_of(&self, manifest: &Manifest) -> Result<ObjectName> {
+        let name = &manifest.artifact.name;
+        let manifest_key = self.object(Role::Manifest).key();
+        let directory = manifest_key.as_str().trim_end_matches(manifest_key.file_name());
+        let named = format!("{directory}{name}").parse().ok().and_then(|key: Key| ObjectName::parse(&key));
+        match named {
+            Some(named) if matches!(named.role, Role::Artifact(_)) && named == self.object(named.role.clone()) => Ok(named),
+            _ => Err(Error::new(
+                Kind::Damaged,
+                format!("{manifest_key} names {name:?} as its artifact, which is no name of this backup's"),
+            )
+            .hint("it was changed or moved; nothing is done with it")),
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;
