@@ -3,6 +3,7 @@
 
 pub mod manifest;
 pub mod resolve;
+pub mod stats;
 
 use chrono::{DateTime, Utc};
 
