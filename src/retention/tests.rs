@@ -85,6 +85,7 @@ fn keep_last_keeps_the_newest_whatever_their_dates() {
     assert_eq!(verdict(&entries, policy, "2020-01-01 00:00"), "delete: not kept by keep_last 3");
 }
 
+/// The example of `docs/retention.md`, to the day.
 #[test]
 fn grandfather_father_son_over_two_years() {
     let entries = nightly("2025-01-01", "2026-12-31");
@@ -118,6 +119,44 @@ fn grandfather_father_son_over_two_years() {
         verdict(&entries, policy, "2026-12-24 03:00"),
         "delete: not kept by keep_daily 7, keep_weekly 4, keep_monthly 12, keep_yearly 3"
     );
+}
+
+/// Of the 730 nights, 21: the number that `docs/retention.md` gives.
+#[test]
+fn pruned_each_night_it_ends_where_pruning_once_does() {
+    let policy = Policy { keep_daily: Some(7), keep_weekly: Some(4), keep_monthly: Some(12), keep_yearly: Some(3), ..NONE };
+    let nights = nightly("2025-01-01", "2026-12-31");
+    let mut stored: Vec<Entry> = Vec::new();
+    for night in &nights {
+        stored.push(*night);
+        let now = night.id.run().time() + Duration::minutes(5);
+        let decisions: BTreeMap<Id, Decision> = decide(&stored, &policy, Tz::UTC, now).into_iter().collect();
+        stored.retain(|entry| !decisions[&entry.id].is_delete());
+    }
+    let stored: Vec<String> = stored.iter().map(|entry| entry.id.run().time().format("%F").to_string()).collect();
+    assert_eq!(stored, kept(&nights, policy, Tz::UTC, "%F"));
+    assert_eq!((nights.len(), stored.len()), (730, 21));
+}
+
+#[test]
+fn hourly_backups_thin_out_to_days() {
+    let mut entries = Vec::new();
+    for day in ["29", "30", "31"] {
+        entries.extend((0..24).map(|hour| whole(&format!("2026-12-{day} {hour:02}:00"))));
+    }
+    let policy = Policy { keep_hourly: Some(3), keep_daily: Some(7), ..NONE };
+    assert_eq!(kept(&entries, policy, Tz::UTC, "%d %H"), ["29 23", "30 23", "31 21", "31 22", "31 23"]);
+}
+
+/// Why `docs/retention.md` says to give `keep_last` beside `keep_days`.
+#[test]
+fn after_a_long_pause_keep_last_holds_what_keep_days_lets_go() {
+    let mut entries = nightly("2026-09-01", "2026-09-30");
+    entries.push(whole("2026-12-31 03:00"));
+    let days = Policy { keep_days: Some(30), ..NONE };
+    assert_eq!(kept(&entries, days, Tz::UTC, "%F"), ["2026-12-31"]);
+    let both = Policy { keep_last: Some(3), ..days };
+    assert_eq!(kept(&entries, both, Tz::UTC, "%F"), ["2026-09-29", "2026-09-30", "2026-12-31"]);
 }
 
 #[test]
