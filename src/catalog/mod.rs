@@ -4,6 +4,7 @@
 pub mod manifest;
 pub mod backups;
 pub mod resolve;
+pub mod stats;
 mod look;
 mod scan;
 
