@@ -154,6 +154,10 @@ impl TermLike for BarTerminal {
 
     fn flush(&self) -> io::Result<()> {
         let drawn = std::mem::take(&mut *lock(&self.drawn));
-        if drawn.is_empty() { Ok(()) } else { self.stream.put(drawn.as_bytes()) }
+        if !drawn.is_empty() {
+            // indicatif unwraps what drawing returns, and a terminal that hung up must not end a backup.
+            let _ = self.stream.put(drawn.as_bytes());
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::log::REPORT;
 use super::table::{prose, visible};
 use super::text;
 use crate::observe::{Event, Observer};
-use crate::outcome::Problem;
+use crate::outcome::{Problem, Severity};
 use crate::quantity::show_duration;
 
 /// What a log event says beside its message.
@@ -65,12 +65,12 @@ impl Speaker {
         }
     }
 
-    /// A problem; never held back.
+    /// A problem; never held back, but for a notice that was said as a warning already.
     pub(super) fn problem(&self, problem: &Problem) {
-        if !self.is_news(problem.target.as_deref(), &problem.cause) {
+        if problem.severity == Severity::Notice && !self.is_news(problem.target.as_deref(), &problem.cause) {
             return;
         }
-        let level = if problem.severity == crate::outcome::Severity::Failure { Level::ERROR } else { Level::WARN };
+        let level = if problem.severity == Severity::Failure { Level::ERROR } else { Level::WARN };
         let kind = serde_json::to_value(problem.kind).ok();
         let fields = Fields {
             unit: problem.target.as_deref(),

@@ -273,7 +273,7 @@ fn a_prune_says_what_it_deleted_and_why() {
     insta::assert_snapshot!(shown(desk(), &outcome("prune", Items::Pruned(entries)), OK), @"
     --- stderr
     mordor: deleted 20260301_030000Z-m0ax in local (207.2 MiB): no rule keeps it
-    prune: 1 (207.2 MiB) deleted, 1 kept, 1 could not be deleted
+    prune: 1 deleted (207.2 MiB), 1 kept, 1 could not be deleted
     ");
     let pinned = vec![PruneItem { done: true, ..decision("pin", "20260301_030000Z-m0ax", "2026-03-01T03:00:00Z", &[]) }];
     insta::assert_snapshot!(shown(desk(), &outcome("prune", Items::Pruned(pinned)), OK), @"
@@ -320,7 +320,7 @@ fn a_backup_is_one_line_a_unit_and_a_total() {
     error: app: dump: pg_dump exited with code 1: ERROR:  permission denied
         LINE 1: x
       hint: grant select, or use another user
-    backup: 2 units ok, 1 partial, 1 failed, 621.6 MiB in 41s, 1 (207.2 MiB) deleted by retention
+    backup: 2 units ok, 1 partial, 1 failed, 621.6 MiB in 41s, 1 deleted by retention (207.2 MiB)
     ");
 }
 

@@ -176,12 +176,13 @@ fn decisions(entries: &[PruneItem], look: &Look) -> String {
 
 fn summary_of_plan(entries: &[PruneItem]) -> String {
     let (delete, keep): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.decision == "delete");
-    format!("would delete {}, keep {}\n", amount(&delete), keep.len())
+    format!("would delete {}{}, keep {}\n", delete.len(), size_of(&delete), keep.len())
 }
 
-fn amount(entries: &[&PruneItem]) -> String {
+/// ` (207.2 MiB)`; nothing for no entries.
+fn size_of(entries: &[&PruneItem]) -> String {
     let total = entries.iter().filter_map(|entry| entry.bytes).fold(0, u64::saturating_add);
-    if entries.is_empty() { "0".into() } else { format!("{} ({})", entries.len(), show_bytes(total)) }
+    if entries.is_empty() { String::new() } else { format!(" ({})", show_bytes(total)) }
 }
 
 fn seconds(seconds: f64) -> String {
@@ -235,15 +236,19 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
         Items::Backups(units) if !units.is_empty() && units.iter().all(|unit| unit.status != "planned") => {
             let bytes = units.iter().map(|unit| unit.bytes).fold(0, u64::saturating_add);
             let deleted: Vec<_> = units.iter().flat_map(|unit| &unit.pruned).filter(|entry| is_deleted(entry)).collect();
-            let deleted = if deleted.is_empty() { String::new() } else { format!(", {} deleted by retention", amount(&deleted)) };
+            let deleted = match deleted.len() {
+                0 => String::new(),
+                count => format!(", {count} deleted by retention{}", size_of(&deleted)),
+            };
             Some(format!("backup: {}, {} in {took}{deleted}", counts(units), show_bytes(bytes)))
         }
+        Items::Pruned(entries) if entries.is_empty() && !outcome.problems.is_empty() => None,
         Items::Pruned(entries) if !dry_run && !entries.iter().any(|entry| matches!(entry.decision, "pin" | "unpin")) => {
             let deleted: Vec<_> = entries.iter().filter(|entry| is_deleted(entry)).collect();
             let left = entries.iter().filter(|entry| entry.decision == "delete" && !entry.done).count();
             let left = if left == 0 { String::new() } else { format!(", {left} could not be deleted") };
             let kept = entries.iter().filter(|entry| entry.decision == "keep").count();
-            Some(format!("prune: {} deleted, {kept} kept{left}", amount(&deleted)))
+            Some(format!("prune: {} deleted{}, {kept} kept{left}", deleted.len(), size_of(&deleted)))
         }
         Items::Checks(checks) => {
             let failed = checks.iter().filter(|check| !check.ok).count();

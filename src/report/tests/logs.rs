@@ -107,8 +107,8 @@ fn a_log_file_on_a_full_disk_is_told_and_fails_nothing() {
     ");
 }
 
-/// Lines as a terminal would hold them after all that was drawn: enough of a terminal for this.
-fn screen(drawn: &str) -> Vec<String> {
+/// Lines as a terminal of this width holds them after all that was drawn: enough of one for this.
+fn screen(drawn: &str, width: usize) -> Vec<String> {
     let (mut lines, mut at, mut column) = (vec![String::new()], 0, 0);
     let mut rest = drawn.chars().peekable();
     while let Some(c) = rest.next() {
@@ -138,6 +138,12 @@ fn screen(drawn: &str) -> Vec<String> {
                 }
             }
             c => {
+                if column == width {
+                    (at, column) = (at + 1, 0);
+                    if at == lines.len() {
+                        lines.push(String::new());
+                    }
+                }
                 let mut line: Vec<char> = lines[at].chars().collect();
                 line.resize(line.len().max(column + 1), ' ');
                 line[column] = c;
@@ -178,7 +184,7 @@ fn no_line_tears_a_bar_and_no_bar_stays() {
     observer.event(Event::UnitFinished { unit: units[0].clone(), ok: true, summary: "done".into() });
     reporter.finish(&outcome("backup", Items::Backups(Vec::new())), OK).unwrap();
 
-    let mut lines = screen(&desk.stderr.text());
+    let mut lines = screen(&desk.stderr.text(), 100);
     lines.retain(|line| !line.contains(" DEBUG "));
     assert_eq!(lines.len(), 21, "{lines:#?}");
     assert_eq!(lines[20], "mordor: done");
@@ -186,6 +192,29 @@ fn no_line_tears_a_bar_and_no_bar_stays() {
         let told: Vec<_> = lines.iter().filter(|line| line.starts_with(&format!("{unit} at "))).cloned().collect();
         assert_eq!(told, (0..10).map(|step| format!("{unit} at {}", step * 20)).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_terminal_that_hung_up_ends_nothing() {
+    let eio = 5;
+    let mut desk = desk();
+    desk.options.stderr = Stream::new(Broken(eio)).terminal(80, &desk.env);
+    let reporter = Reporter::new(desk.options, &desk.env);
+    let (observer, unit) = (reporter.observer(), UnitName::new("mordor"));
+    observer.event(Event::UnitStarted { unit: unit.clone(), action: "backup", expected_bytes: None });
+    observer.event(Event::UnitProgress { unit: unit.clone(), bytes: 1 });
+    observer.event(Event::Note { text: "on".into() });
+    observer.event(Event::UnitFinished { unit, ok: true, summary: "done".into() });
+    assert!(reporter.finish(&outcome("backup", Items::Backups(Vec::new())), OK).is_ok());
+}
+
+#[test]
+fn the_same_failure_in_two_storages_is_told_twice() {
+    let in_storage = |name: &str| Problem { storage: Some(name.into()), ..problem(Severity::Partial) };
+    let mut outcome = outcome("backup", Items::Backups(Vec::new()));
+    outcome.problems = vec![in_storage("local"), in_storage("offsite")];
+    let text = shown(desk(), &outcome, FAILED);
+    assert!(text.contains("storage local") && text.contains("storage offsite"), "{text}");
 }
 
 fn answered(args: &[&str], json: bool, command: &'static str) -> (u8, String) {
