@@ -18,6 +18,15 @@ pub enum Severity {
     Failure,
 }
 
+/// The exit code, and the word for it. `exit` alone makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The process's exit code.
+    pub code: u8,
+    /// The JSON document's `outcome`.
+    pub word: &'static str,
+}
+
 /// Something that went wrong, or nearly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -196,7 +205,7 @@ pub struct PruneItem {
     pub started: DateTime<Utc>,
     /// Bytes that it takes.
     pub bytes: Option<u64>,
-    /// `keep`, `delete`.
+    /// `keep`, `delete`; by id also `pin`, `unpin`.
     pub decision: &'static str,
     /// Every reason.
     pub reasons: Vec<String>,
