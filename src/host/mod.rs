@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod environment;
 pub mod clock;
 pub mod files;
+pub mod pipe;
 pub mod process;
 pub mod lock;
 pub mod signals;

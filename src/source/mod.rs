@@ -46,7 +46,9 @@ pub struct Probe {
     pub estimated_bytes: Option<u64>,
     /// For a person: `host client 15.18 over TCP to db:5432`.
     pub way: String,
-    /// What may make a backup fail or lack something.
+    /// What the backup can't read, one clause each: it would fail on it.
+    pub unreadable: Vec<String>,
+    /// What a person should know of it.
     pub warnings: Vec<String>,
 }
 

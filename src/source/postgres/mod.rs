@@ -98,14 +98,14 @@ impl Source for Postgres {
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
         let version = pg_dump.version_text().unwrap_or_else(|| "of unknown version".into());
-        let mut warnings = newer_client(&pg_dump, &facts);
-        warnings.extend(facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?);
+        let unreadable = facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?;
         Ok(Probe {
             server_version: Some(facts.short_version()),
             client_version: pg_dump.version_text(),
             estimated_bytes: facts.bytes,
             way: format!("pg_dump {version} over {}{role}, database {}", psql.connection.describe(), facts.database),
-            warnings,
+            unreadable,
+            warnings: newer_client(&pg_dump, &facts),
         })
     }
 

@@ -1,0 +1,324 @@
+//! `restore`: one unit's backup into a fresh place, or its content into a file. The wanted name
+//! appears only when every digest, every exit code and the end of the stream are proven.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::catalog::backups::{self, Backup};
+use crate::catalog::manifest::Manifest;
+use crate::catalog::resolve::{self, When};
+use crate::catalog::{self, Entry, Seen};
+use crate::commands::prune::unit_name;
+use crate::commands::stores::{self, Store, source_of};
+use crate::commands::{Found, notice, verify, warn};
+use crate::config::model::{Config, Target};
+use crate::error::{Error, Kind, Result};
+use crate::host::cancel::Cancel;
+use crate::host::pipe::StandardOutput;
+use crate::host::{Context, files, lock};
+use crate::names::{Escaped, HostName, UnitName};
+use crate::observe::Event;
+use crate::outcome::{Items, Problem, RestoreItem, Severity};
+use crate::plan::{self, Names};
+use crate::quantity::{show_bytes, show_duration};
+use crate::source::{Destination, StageOptions};
+
+/// `restore`'s options.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The unit.
+    pub name: String,
+    /// Which backup.
+    pub at: When,
+    /// Only this storage.
+    pub from: Option<String>,
+    /// Whose; none: our own, or the only host that has it.
+    pub host: Option<String>,
+    /// Where to.
+    pub to: To,
+    /// How.
+    pub stage: StageOptions,
+    /// How long to wait for another run's lock.
+    pub wait: Option<Duration>,
+    /// Look, and do nothing.
+    pub dry_run: bool,
+}
+
+/// Where a restore goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// Into a database or the like, through the target's source.
+    Place(Destination),
+    /// The content into a file that is not there yet.
+    File(PathBuf),
+    /// The content to standard output.
+    Stdout,
+}
+
+/// A backup that was chosen, and the copy that is read.
+struct Choice<'a> {
+    unit: UnitName,
+    store: &'a Store<'a>,
+    entry: Entry,
+    manifest: Box<Manifest>,
+    warnings: Vec<String>,
+}
+
+/// Restores what is asked for.
+pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
+    match restore(config, options, cx) {
+        Ok(item) => {
+            let problems = item.warnings.iter().map(|text| notice(Some(&item.unit), text.as_str())).collect();
+            Found { items: Items::Restores(vec![item]), problems }
+        }
+        Err(error) => {
+            let problem = Problem::of(&error.target(&options.name), Severity::Failure);
+            Found { items: Items::Restores(Vec::new()), problems: vec![problem] }
+        }
+    }
+}
+
+fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreItem> {
+    let begun = Instant::now();
+    let names = Names::new(std::slice::from_ref(&options.name))?;
+    let stores = open_stores(config, &names, options)?;
+    let choice = choose(config, &stores, &names, options, cx)?;
+    let mut item = RestoreItem {
+        unit: choice.unit.to_string(),
+        id: choice.manifest.id,
+        storage: choice.store.name().to_owned(),
+        status: "planned",
+        destination: String::new(),
+        bytes: choice.manifest.content.bytes,
+        seconds: 0.0,
+        warnings: choice.warnings.clone(),
+    };
+    let unit = choice.unit.clone();
+    if !options.dry_run {
+        let expected_bytes = Some(choice.manifest.content.bytes);
+        cx.observer.event(Event::UnitStarted { unit: unit.clone(), action: "restore", expected_bytes });
+    }
+    let done = match &options.to {
+        To::Place(destination) => into_place(config, &choice, destination, options, &mut item, cx),
+        To::File(path) => into_file(&choice, path, options.dry_run, cx),
+        To::Stdout => read_into(&choice, &mut StandardOutput::new(cx), cx).map(|()| "standard output".to_owned()),
+    };
+    if !options.dry_run {
+        let took = begun.elapsed();
+        let summary = match &done {
+            Ok(destination) => {
+                format!("{} ({}) restored to {destination} in {}", item.id, show_bytes(item.bytes), show_duration(took))
+            }
+            Err(error) => error.cause(),
+        };
+        cx.observer.event(Event::UnitFinished { unit, ok: done.is_ok(), summary });
+        item.status = "done";
+        item.seconds = took.as_secs_f64();
+    }
+    item.destination = done?;
+    Ok(item)
+}
+
+/// The target's own storages where there is a target, else all; `--from` names one.
+fn open_stores<'a>(config: &'a Config, names: &Names, options: &Options) -> Result<Vec<Store<'a>>> {
+    if let Some(from) = &options.from {
+        return stores::open_named(config, std::slice::from_ref(from));
+    }
+    let target = config.targets.iter().find(|target| target.units().iter().any(|unit| names.matches(unit)));
+    stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
+}
+
+fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: &Options, cx: &Context) -> Result<Choice<'a>> {
+    let host = match &options.host {
+        Some(host) => Some(HostName::new(host.as_str()).map_err(|error| Error::new(Kind::Config, format!("--host: {error}")))?),
+        None => None,
+    };
+    let own = host.as_ref().unwrap_or(&config.host).escaped();
+    let mut backups = scan(stores, Some(&own), cx)?;
+    let is_wanted = |backup: &Backup| names.matches(&unit_name(&backup.stem.unit));
+    if host.is_none() && !backups.iter().any(is_wanted) {
+        backups = scan(stores, None, cx)?;
+    }
+    backups.retain(is_wanted);
+    let one_of = |what: &str, mut found: Vec<Escaped>, hint: &str| -> Result<()> {
+        found.sort();
+        found.dedup();
+        if found.len() < 2 {
+            return Ok(());
+        }
+        let listed: Vec<String> = found.iter().map(|name| unit_name(name).to_string()).collect();
+        Err(Error::new(Kind::Config, format!("{} is of several {what}: {}", options.name, listed.join(", "))).hint(hint))
+    };
+    one_of("hosts", backups.iter().map(|backup| backup.host.clone()).collect(), "say which with --host")?;
+    one_of("units", backups.iter().map(|backup| backup.stem.unit.clone()).collect(), "name one of them")?;
+    if backups.is_empty() {
+        return Err(nothing_found(config, stores, options, cx));
+    }
+    pick(config, stores, backups, &options.at, cx)
+}
+
+fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {
+    let mut listings = Vec::new();
+    for store in stores {
+        let entries = store.scan(host, cx).map_err(|error| {
+            let others = stores.iter().map(Store::name).filter(|name| *name != store.name()).collect::<Vec<_>>().join(", ");
+            match others.as_str() {
+                "" => error,
+                _ => error.hint(format!("the newest backup may be there; to go on without it: --from NAME (of: {others})")),
+            }
+        })?;
+        listings.push((store.name().to_owned(), entries));
+    }
+    Ok(backups::merge(listings))
+}
+
+fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &Context) -> Error {
+    let host = options.host.clone().unwrap_or_else(|| config.host.to_string());
+    let entries = stores.iter().filter_map(|store| store.scan(None, cx).ok()).flatten();
+    let mut known: Vec<String> = entries.map(|entry| unit_name(&entry.stem.unit).to_string()).collect();
+    known.sort();
+    known.dedup();
+    let hint = if known.is_empty() { "the storages hold no backup at all".into() } else { format!("there are backups of: {}", known.join(", ")) };
+    Error::new(Kind::NotFound, format!("there is no backup of {} for host {host}", options.name)).hint(hint)
+}
+
+/// Finds the backup that is meant. What turns out not to be whole drops out, and is told; what is
+/// unknown stops, as it may be the one that is wanted.
+fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, when: &When, cx: &Context) -> Result<Choice<'a>> {
+    let mut warnings = Vec::new();
+    backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
+    loop {
+        cx.cancel.check()?;
+        let chosen = resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now())?.clone();
+        let mut failure = None;
+        for copy in &chosen.copies {
+            let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
+            let seen = catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown);
+            let manifest = match seen {
+                Seen::Whole(manifest) => manifest,
+                Seen::Suspicious(manifest) if when.is_id() => manifest,
+                other => {
+                    let error = not_whole(other).storage(store.name()).step("read");
+                    warnings.push(format!("{} in {} is passed over: {}", chosen.stem.id, store.name(), error.cause()));
+                    // An unknown copy outweighs a damaged one: it may be good.
+                    if failure.as_ref().is_none_or(|(unknown, _)| !unknown) {
+                        failure = Some((error.kind() != Kind::Damaged, error));
+                    }
+                    continue;
+                }
+            };
+            let unit = manifest.unit.clone();
+            for text in &warnings {
+                warn(cx, unit.as_str(), text);
+            }
+            return Ok(Choice { unit, store, entry: copy.entry.clone(), manifest, warnings });
+        }
+        match failure {
+            Some((false, _)) if !when.is_id() => backups.retain(|backup| backup.stem != chosen.stem),
+            Some((_, error)) => {
+                let hint = "choose another backup with --at, or another copy with --from";
+                return Err(if error.hint_text().is_some() { error } else { error.hint(hint) });
+            }
+            None => return Err(Error::new(Kind::Internal, format!("{} has no copy", chosen.stem.id))),
+        }
+    }
+}
+
+fn not_whole(seen: Seen) -> Error {
+    match seen {
+        Seen::Damaged(_, error) => error.kind_is(Kind::Damaged),
+        Seen::Unknown(error) => error.kind_is(Kind::Missing),
+        Seen::Incomplete { .. } => Error::new(Kind::Damaged, "this copy is incomplete"),
+        Seen::Suspicious(_) => Error::new(Kind::Damaged, "it is suspicious").hint("name it by its id to restore it all the same"),
+        Seen::Whole(_) => Error::new(Kind::Internal, "a whole backup was passed over"),
+    }
+}
+
+/// Reads the chosen copy through to its proven end.
+fn read_into(choice: &Choice<'_>, output: &mut (dyn Write + Send), cx: &Context) -> Result<()> {
+    verify::read_through(choice.store, &choice.entry, &choice.manifest, &choice.unit, output, cx).map(drop)
+}
+
+fn into_place(config: &Config, choice: &Choice<'_>, to: &Destination, options: &Options, item: &mut RestoreItem, cx: &Context) -> Result<String> {
+    let target = plan::target_of(config, &choice.unit).ok_or_else(|| {
+        Error::new(Kind::Config, format!("the config has no target {}, so there is no server to restore to", choice.manifest.target))
+            .hint("add the target to the config, or take the dump alone with --output FILE")
+    })?;
+    let source = source_of(target);
+    let facts = &choice.manifest.facts;
+    let warnings = source.check(facts, to, options.stage, cx)?;
+    for text in &warnings {
+        warn(cx, choice.unit.as_str(), text);
+    }
+    item.warnings.extend(warnings);
+    let wanted = describe(target, to);
+    if options.dry_run {
+        return Ok(wanted);
+    }
+    let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
+    // A failed read must end the load at once, even where the server is silent.
+    let load = cx.with_cancel(Cancel::child(&cx.cancel, None)?);
+    let mut sink = source.stage(facts, to, options.stage, &load)?;
+    read_into(choice, &mut sink, &load)?;
+    let staged = sink.finish()?;
+    cx.cancel.check()?;
+    staged.publish()
+}
+
+fn describe(target: &Target, to: &Destination) -> String {
+    match to {
+        Destination::Own => format!("the own place of target {}", target.name),
+        Destination::Database(name) => format!("database {name}"),
+    }
+}
+
+/// The content into a new file: under a temporary name until it is proven.
+fn into_file(choice: &Choice<'_>, path: &Path, dry_run: bool, cx: &Context) -> Result<String> {
+    let refused = |kind, cause: String, hint: &str| Error::new(kind, cause).hint(hint.to_owned()).step("output");
+    let taken = || refused(Kind::Refused, format!("{} exists", path.display()), "choose another name, or remove it first");
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(taken());
+    }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if name.is_empty() || !directory.is_dir() {
+        let cause = format!("{} can't be written: its directory is not there", path.display());
+        return Err(refused(Kind::Refused, cause, "make the directory first"));
+    }
+    let done = format!("file {}", path.display());
+    if dry_run {
+        return Ok(done);
+    }
+    let failed = |error: std::io::Error| {
+        refused(Kind::StorageDenied, format!("can't write {}", path.display()), "check the directory's permissions and free space").source(error)
+    };
+    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory).map_err(failed)?;
+    // The pipeline knows nothing of files: what the disk says is told as the disk's.
+    let mut writer = FileWriter { file: file.as_file_mut(), failed: &failed };
+    read_into(choice, &mut writer, cx)?;
+    file.as_file().sync_all().map_err(failed)?;
+    files::rename_new(file.path(), path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => taken(),
+        _ => failed(error),
+    })?;
+    // The name is the restored file's now: nothing is left to remove.
+    let _ = file.into_temp_path().keep();
+    files::sync_dir(directory).map_err(failed)?;
+    Ok(done)
+}
+
+struct FileWriter<'a, F> {
+    file: &'a mut std::fs::File,
+    failed: &'a F,
+}
+
+impl<F: Fn(std::io::Error) -> Error> Write for FileWriter<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes).map_err(|error| (self.failed)(error).into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,106 @@
+//! `validate`: the configuration offline; with `--connect` also every server and every storage, as a
+//! backup would use them. What it finds is a result.
+
+use std::io::Read;
+
+use crate::commands::stores::{Store, source_of};
+use crate::commands::{Found, is_interrupted};
+use crate::config::model::{Config, Target};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Context, files};
+use crate::names::{Key, hex};
+use crate::outcome::{CheckItem, Items, Problem, Severity};
+use crate::quantity::show_bytes;
+
+/// What is written, read and deleted in a storage as a test.
+const PROBE: &[u8] = b"db-backup-tools was here to see whether it can write; this file may be deleted\n";
+
+/// Checks a configuration that could be read.
+pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
+    let mut items = vec![offline(config)];
+    let mut problems = Vec::new();
+    if connect {
+        let targets = config.targets.iter().filter(|target| target.enabled);
+        let mut note = |subject: String, result: Result<Vec<String>>| {
+            let (ok, detail) = match &result {
+                Ok(details) => (true, details.join("; ")),
+                Err(error) => (false, error.cause()),
+            };
+            items.push(CheckItem { subject, ok, detail });
+            problems.extend(result.err().map(|error| Problem::of(&error, Severity::Failure)));
+        };
+        for storage in &config.storages {
+            if !is_interrupted(cx) {
+                note(format!("storage {}", storage.name), storage_works(&Store::open(storage), cx));
+            }
+        }
+        for target in targets {
+            if !is_interrupted(cx) {
+                note(format!("target {}", target.name), target_works(target, cx));
+            }
+        }
+    }
+    Found { items: Items::Checks(items), problems }
+}
+
+fn offline(config: &Config) -> CheckItem {
+    let enabled = config.targets.iter().filter(|target| target.enabled).count();
+    let detail = format!("{} storages, {} targets, {enabled} of them enabled", config.storages.len(), config.targets.len());
+    CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail }
+}
+
+/// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
+fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
+    let source = source_of(target);
+    let named = |error: Error| error.target(&target.name);
+    let mut details = Vec::new();
+    for unit in source.units(cx).map_err(named)? {
+        let probe = source.probe(&unit, cx).map_err(named)?;
+        if !probe.unreadable.is_empty() {
+            let shown = probe.unreadable.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = probe.unreadable.len().saturating_sub(5);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            return Err(named(Error::new(Kind::Database, format!("the role can't read everything: {shown}{more}")))
+                .step("privileges")
+                .hint("GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner"));
+        }
+        details.push(format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way));
+        details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
+        details.extend(probe.warnings);
+    }
+    Ok(details)
+}
+
+/// Writes, reads, lists and deletes as a backup and its pruning do.
+fn storage_works(store: &Store<'_>, cx: &Context) -> Result<Vec<String>> {
+    let storage = store.storage.as_ref();
+    let tried = || -> Result<Vec<String>> {
+        storage.prepare(cx)?;
+        let key: Key = format!("probe-{}", hex(&files::random_bytes::<8>()?))
+            .parse()
+            .map_err(|error| Error::new(Kind::Internal, "can't name a probe").source(error))?;
+        storage.put_new(&key, PROBE, cx)?;
+        let read_back = (|| {
+            let mut bytes = Vec::new();
+            let mut reader = storage.read(&key, 0, cx)?.take(PROBE.len() as u64 + 1);
+            reader.read_to_end(&mut bytes).map_err(|error| crate::error::from_io(error, Kind::Storage, "can't read the probe back"))?;
+            let mut listed = false;
+            storage.list(key.as_str(), &mut |meta| { listed |= meta.key == key; Ok(()) }, cx)?;
+            match (bytes == PROBE, listed) {
+                (true, true) => Ok(()),
+                (false, _) => Err(Error::new(Kind::Storage, "what was read back is not what was written")),
+                (_, false) => Err(Error::new(Kind::Storage, "what was written is not listed")),
+            }
+        })();
+        // Deleted whatever the reading said; a storage that only grows needs no permission for it.
+        let deleted: Result<()> = storage.delete(&[key], cx).into_iter().collect();
+        read_back?;
+        if store.config.prune {
+            deleted?;
+        }
+        let mut details = vec![storage.describe(), "written, read, listed and deleted".to_owned()];
+        details.extend(storage.features(cx)?.notes);
+        Ok(details)
+    };
+    tried().map_err(|error| error.storage(store.name()).step("probe"))
+}
