@@ -480,21 +480,4 @@ fn a_signal_is_told() {
     ");
 }
 
-#[test]
-fn a_reader_that_went_away_is_no_error_and_a_full_disk_is_one() {
-    let (epipe, enospc) = (32, 28);
-    let mut closed = desk();
-    closed.options.stdout = Stream::new(Broken(epipe));
-    assert_eq!(shown(closed, &outcome("list", rows()), OK), "--- stderr\n");
-    let mut full = desk();
-    full.options.stdout = Stream::new(Broken(enospc));
-    full.options.quiet = true;
-    let reporter = Reporter::new(full.options, &full.env);
-    assert!(reporter.finish(&outcome("list", rows()), OK).is_err());
-    insta::assert_snapshot!(full.stderr.text(), @"
-    error: can't write to standard output: No space left on device (os error 28)
-      hint: what was done is done; only its report is cut
-    ");
-}
-
 mod logs;
