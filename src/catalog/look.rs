@@ -9,7 +9,7 @@ use crate::catalog::manifest::Manifest;
 use crate::catalog::{Entry, Seen};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
-use crate::names::Role;
+use crate::names::{ProofKind, Role};
 use crate::quantity::show_bytes;
 use crate::storage::Storage;
 
@@ -36,7 +36,7 @@ fn seen(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
         other => other?,
     };
     let key = entry.object(Role::Manifest).key();
-    let manifest = Box::new(Manifest::parse(&bytes).map_err(|error| of_object(error, key.as_str()))?);
+    let manifest = Box::new(Manifest::parse(&bytes).map_err(|error| of_object(&error, key.as_str()))?);
     check_identity(entry, &manifest)?;
     let artifact = entry.artifact_of(&manifest)?.key();
     let bytes = storage.stat(&artifact, cx)?.map(|meta| meta.bytes);
@@ -75,7 +75,7 @@ fn manifest_bytes(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<
 }
 
 /// The same failure, naming the object; its hint stays.
-fn of_object(error: Error, key: &str) -> Error {
+fn of_object(error: &Error, key: &str) -> Error {
     let named = Error::new(error.kind(), format!("{key}: {}", error.cause()));
     match error.hint_text() {
         Some(hint) => named.hint(hint),
@@ -104,8 +104,8 @@ fn proven_bad(entry: &Entry) -> Option<String> {
     let newest = entry.proofs.iter().map(|proof| proof.at).max()?;
     let bad = entry.proofs.iter().find(|proof| proof.at == newest && !proof.ok)?;
     let what = match bad.kind {
-        crate::names::ProofKind::Verify => "verification",
-        crate::names::ProofKind::Drill => "drill",
+        ProofKind::Verify => "verification",
+        ProofKind::Drill => "drill",
     };
     Some(format!("its last {what}, at {}, found it bad", bad.at.time().format("%Y-%m-%d %H:%M:%S UTC")))
 }

@@ -62,7 +62,7 @@ impl Manifest {
     /// of everything else `Damaged`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         // Of a newer schema nothing but its number can be relied upon.
-        let schema = serde_json::from_slice::<SchemaAlone>(bytes).map_err(unreadable)?.schema;
+        let schema = serde_json::from_slice::<SchemaAlone>(bytes).map_err(|error| unreadable(&error))?.schema;
         match schema.as_u64() {
             Some(newer) if newer > u64::from(SCHEMA) => {
                 return Err(Error::new(
@@ -72,18 +72,18 @@ impl Manifest {
                 .hint("a newer db-backup-tools wrote it: upgrade this one to read it"));
             }
             Some(1..) => {}
-            _ => return Err(damaged(format!("its schema is {schema} and no version number"))),
+            _ => return Err(damaged(&format!("its schema is {schema} and no version number"))),
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(unreadable)?;
-        manifest.check().map_err(damaged)?;
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
+        manifest.check().map_err(|cause| damaged(&cause))?;
         Ok(manifest)
     }
 
     /// Writes it as it stands beside its artifact. Fails where [`Manifest::parse`] would refuse it.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let internal = |cause: String| Error::new(Kind::Internal, format!("refused to write a manifest: {cause}"));
-        self.check().map_err(internal)?;
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| internal(error.to_string()))?;
+        let internal = |cause: &str| Error::new(Kind::Internal, format!("refused to write a manifest: {cause}"));
+        self.check().map_err(|cause| internal(&cause))?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| internal(&error.to_string()))?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -102,11 +102,11 @@ impl Manifest {
     }
 }
 
-fn unreadable(error: serde_json::Error) -> Error {
-    damaged(error.to_string())
+fn unreadable(error: &serde_json::Error) -> Error {
+    damaged(&error.to_string())
 }
 
-fn damaged(cause: String) -> Error {
+fn damaged(cause: &str) -> Error {
     Error::new(Kind::Damaged, format!("the manifest can't be read: {cause}"))
 }
 

@@ -11,7 +11,7 @@ mod scan;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Kind, Result};
-use crate::names::{Escaped, Key, ObjectName, ProofKind, Role, RunId, Stem};
+use crate::names::{Escaped, Key, ObjectName, ProofKind, Role, RunId, Stem, prefix_of_run};
 use manifest::Manifest;
 
 pub use look::look;
@@ -84,7 +84,7 @@ impl Entry {
     pub fn artifact_of(&self, manifest: &Manifest) -> Result<ObjectName> {
         let name = &manifest.artifact.name;
         let manifest_key = self.object(Role::Manifest).key();
-        let directory = manifest_key.as_str().trim_end_matches(manifest_key.file_name());
+        let directory = prefix_of_run(&self.host, self.stem.id.run());
         let named = format!("{directory}{name}").parse().ok().and_then(|key: Key| ObjectName::parse(&key));
         match named {
             Some(named) if matches!(named.role, Role::Artifact(_)) && named == self.object(named.role.clone()) => Ok(named),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::{Entry, Proof};
 use crate::error::Result;
 use crate::host::Context;
-use crate::names::{Escaped, Id, ObjectName, Role, prefix_of_host};
+use crate::names::{Escaped, Id, ObjectName, Role, Stem, prefix_of_host};
 use crate::storage::{ObjectMeta, Storage};
 
 /// What a listing says.
@@ -40,12 +40,11 @@ pub fn survey(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Re
         Ok(())
     };
     storage.list(&host.map(prefix_of_host).unwrap_or_default(), &mut each, cx)?;
-    let entries =
-        found.into_iter().map(|((id, unit, host), roles)| entry(host, crate::names::Stem { unit, id }, roles)).collect();
+    let entries = found.into_iter().map(|((id, unit, host), roles)| entry(host, Stem { unit, id }, roles)).collect();
     Ok(Survey { entries, foreign })
 }
 
-fn entry(host: Escaped, stem: crate::names::Stem, mut roles: Vec<Role>) -> Entry {
+fn entry(host: Escaped, stem: Stem, mut roles: Vec<Role>) -> Entry {
     roles.sort_by_cached_key(|role| {
         let rank = match role {
             Role::Manifest => 0,

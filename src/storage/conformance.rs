@@ -186,7 +186,8 @@ fn ensure_one_winner(outcomes: [Result<ObjectMeta>; 2], contents: [&[u8]; 2], fo
 type Put<'a> = &'a (dyn Fn(&Key, &[u8]) -> Result<ObjectMeta> + Sync);
 
 fn race(storage: &dyn Storage, put: Put<'_>, cx: &Context) -> Result<()> {
-    let contents: [&[u8]; 2] = [&[b'a'; 70_000], &[b'b'; 50_000]];
+    let contents = [vec![b'a'; 70_000], vec![b'b'; 50_000]];
+    let contents = [contents[0].as_slice(), contents[1].as_slice()];
     for round in 0..20 {
         let key = key(&format!("web1/run{round}/app.sql"))?;
         let barrier = Barrier::new(2);
@@ -216,7 +217,7 @@ fn of_two_puts_at_once_one_wins(storage: &dyn Storage, cx: &Context) -> Result<(
 fn a_dropped_upload_leaves_nothing(storage: &dyn Storage, cx: &Context) -> Result<()> {
     let key = key("web1/run/app.sql")?;
     let mut dropped = storage.upload(&key, None, cx)?;
-    dropped.write(&[7; 100_000])?;
+    dropped.write(&vec![7; 100_000])?;
     drop(dropped);
     drop(storage.upload(&key, None, cx)?);
     ensure_empty(storage, "after a drop", cx)?;
@@ -226,7 +227,7 @@ fn a_dropped_upload_leaves_nothing(storage: &dyn Storage, cx: &Context) -> Resul
 fn an_aborted_upload_leaves_nothing(storage: &dyn Storage, cx: &Context) -> Result<()> {
     let key = key("web1/run/app.sql")?;
     let mut aborted = storage.upload(&key, None, cx)?;
-    aborted.write(&[7; 100_000])?;
+    aborted.write(&vec![7; 100_000])?;
     aborted.abort()?;
     ensure_empty(storage, "after an abort", cx)?;
     upload(storage, &key, b"another", cx).map(|_| ())
