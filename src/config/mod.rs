@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod secret;
+pub mod mistake;
 pub mod env_file;
 pub mod node;
 pub mod read;
