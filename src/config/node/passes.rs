@@ -47,8 +47,9 @@ impl Pass {
 
     /// serde_yaml's messages name rules and marks, never the text: they hold no secret.
     fn mistake(&self, error: &serde_yaml::Error) -> Mistake {
-        let line = error.location().map(|at| at.line());
         let text = error.to_string();
+        // Control characters are found before lines are counted.
+        let line = error.location().map(|at| at.line()).filter(|_| !text.contains("at position"));
         let (problem, hint) = if let Some(why) = self.refused.take() {
             (why, None)
         } else if text.contains("more than one document") {
