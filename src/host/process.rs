@@ -1,1 +1,0 @@
-//! Children: the one home of `Command`.
