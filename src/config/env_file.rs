@@ -12,7 +12,9 @@ use crate::host::Env;
 pub fn load(path: &Path, env: &mut Env) -> Result<(), ConfigError> {
     let bytes = std::fs::read(path).map_err(|error| {
         let what = format!("can't read the env file {}", path.display());
-        ConfigError::Unreadable(Error::new(Kind::Config, what).hint("check the path behind --env-file, and its mode").source(error))
+        ConfigError::Unreadable(
+            Error::new(Kind::Config, what).hint("check the path behind --env-file, and its mode").source(error),
+        )
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
@@ -61,7 +63,10 @@ fn pair(line: &str) -> Result<(&str, &str), (&str, &'static str)> {
     }
     for quote in ['"', '\''] {
         if let Some(inside) = value.strip_prefix(quote) {
-            return inside.strip_suffix(quote).map(|inside| (name, inside)).ok_or((name, "the quote is not closed at the line's end"));
+            return inside
+                .strip_suffix(quote)
+                .map(|inside| (name, inside))
+                .ok_or((name, "the quote is not closed at the line's end"));
         }
     }
     Ok((name, value))
@@ -80,8 +85,7 @@ mod tests {
         let text = "\u{feff}# comment\n\nA=1\nexport B = two words \r\nC=\"quoted # $A\"\nD='it''s'\nE=\nF=a=b#c\n  # indented\n";
         let pairs = parse(text).unwrap();
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let wanted =
-            [("A", "1"), ("B", "two words"), ("C", "quoted # $A"), ("D", "it''s"), ("E", ""), ("F", "a=b#c")];
+        let wanted = [("A", "1"), ("B", "two words"), ("C", "quoted # $A"), ("D", "it''s"), ("E", ""), ("F", "a=b#c")];
         assert_eq!(pairs, wanted);
     }
 

@@ -71,7 +71,11 @@ impl Work<'_> {
         let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
         let (name, rest) = inside.split_at(end);
         if !is_name(name) || depth >= DEEPEST {
-            return self.malformed(if depth >= DEEPEST { "defaults nested too deep".into() } else { "`${` without a name".into() });
+            return self.malformed(if depth >= DEEPEST {
+                "defaults nested too deep".into()
+            } else {
+                "`${` without a name".into()
+            });
         }
         out.from_variable = true;
         let set = self.env.get_os(name);
@@ -153,7 +157,9 @@ fn closing(text: &str) -> Option<usize> {
 
 /// Whether this can be a variable's name.
 pub(super) fn is_name(text: &str) -> bool {
-    !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    !text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 #[cfg(test)]

@@ -68,18 +68,83 @@ impl Secret {
         if output.exit.is_success() {
             return Ok(output.stdout);
         }
-        let said = output.stderr_tail.trim();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let said = output.stderr_tail.trim().lines().last().map(|line| format!(": {line}")).unwrap_or_default();
         Err(self.error(&format!("{}{said}", output.exit.describe())))
     }
 
     fn error(&self, what: &str) -> Error {
-        Error::new(Kind::Config, format!("the secret {} {what}", self.written)).hint("check where the configuration takes it from")
+        Error::new(Kind::Config, format!("the secret {} {what}", self.written))
+            .hint("check where the configuration takes it from")
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({})", self.written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::host::Cancel;
+    use crate::host::clock::SystemClock;
+    use crate::observe::Silent;
+
+    fn cx() -> Context {
+        let env = [("PATH", "/usr/bin:/bin"), ("WORD", "from the shell")].into_iter().collect();
+        Context { cancel: Cancel::new().unwrap(), env: Arc::new(env), clock: Arc::new(SystemClock), observer: Arc::new(Silent) }
+    }
+
+    fn revealed(from: SecretFrom) -> Result<String> {
+        Secret { written: "{ as written }".into(), from, literal: false }.reveal(&cx())
+    }
+
+    fn of_file(bytes: &[u8]) -> Result<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, bytes).unwrap();
+        revealed(SecretFrom::File(path))
+    }
+
+    fn of_shell(command: &str) -> Result<String> {
+        revealed(SecretFrom::Command(["sh", "-c", command].map(str::to_owned).into()))
+    }
+
+    #[test]
+    fn one_trailing_newline_is_dropped_and_no_more() {
+        assert_eq!(of_file(b"word\n").unwrap(), "word");
+        assert_eq!(of_file(b"word\r\n").unwrap(), "word");
+        assert_eq!(of_file(b"word\n\n").unwrap(), "word\n");
+        assert_eq!(of_file(b" word ").unwrap(), " word ");
+        assert_eq!(of_shell("printf 'word\\n'").unwrap(), "word");
+        assert_eq!(of_shell("echo $WORD").unwrap(), "from the shell");
+    }
+
+    #[test]
+    fn what_gives_no_secret_is_an_error_that_shows_none() {
+        let errors = [
+            of_file(b""),
+            of_file(b"\n"),
+            of_file(b"hunter2\xff"),
+            of_file(b"hunter2\0"),
+            of_file(&vec![b'x'; 70_000]),
+            revealed(SecretFrom::File("/".into())),
+            of_shell("true"),
+            of_shell("echo hunter2; echo 'vault: sealed' >&2; exit 3"),
+            of_shell("kill -9 $$"),
+            revealed(SecretFrom::Command(vec![])),
+        ];
+        let shown: Vec<String> = errors.into_iter().map(|error| format!("{}\n", error.unwrap_err())).collect();
+        insta::assert_snapshot!(shown.concat(), @"");
+        assert!(!shown.concat().contains("hunter2"));
+    }
+
+    #[test]
+    fn debug_shows_what_was_written() {
+        let secret = Secret { written: "${X}".into(), from: SecretFrom::Value("hunter2".into()), literal: false };
+        assert_eq!(format!("{secret:?}"), "Secret(${X})");
     }
 }

@@ -110,7 +110,8 @@ fn anchors_and_merge_keys_are_resolved_in_place() {
 
 #[test]
 fn what_is_no_yaml_says_where() {
-    let bad = ["a: [1\nb: 2\n", "a: b: c\n", "a:\n\tb: 1\n", "a: 'x\n", "a: *nowhere\n", "- a\nb: c\n", "a: \"\u{1}\"\n", "a: @x"];
+    let bad =
+        ["a: [1\nb: 2\n", "a: b: c\n", "a:\n\tb: 1\n", "a: 'x\n", "a: *nowhere\n", "- a\nb: c\n", "a: \"\u{1}\"\n", "a: @x"];
     let all: Vec<String> = bad.iter().map(|text| format!("{text:?}\n  {}\n", shown(text))).collect();
     insta::assert_snapshot!(all.concat());
 }

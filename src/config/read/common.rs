@@ -93,7 +93,7 @@ pub(super) fn retention(walk: &Walk<'_>, node: &Node) -> Option<Policy> {
     let hint = "leave the key out to keep none for its sake";
     let count = |key| {
         super::optional(fields.get(key), |node| {
-            if matches!(&node.value, crate::config::node::Value::Scalar(scalar) if scalar.text == "0") {
+            if node.describe() == "0" {
                 walk.expected(node, "a number from 1 to 100000", Some(hint.into()));
                 return None;
             }

@@ -48,7 +48,8 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let sslmode = optional(sslmode, |node| walk.word(node, "an sslmode", &SSL_MODES, &[]).map(str::to_owned));
     let uri = optional(uri, |node| address(walk, node));
     let database = optional(fields.get("database"), |node| walk.text(node, "a database's name"));
-    let format = fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain"], &["custom", "directory"]));
+    let format =
+        fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain"], &["custom", "directory"]));
     let client_bin = optional(fields.get("client_bin"), |node| walk.path(node, "a directory of pg_dump and psql"));
     fields.later(&LATER);
     if let Some(uri) = &uri {
@@ -106,7 +107,8 @@ fn parts(uri: &str) -> (&str, &str, &str) {
 
 fn holds_password(uri: &str) -> bool {
     let (authority, _, parameters) = parts(uri);
-    let in_user = authority.rsplit_once('@').is_some_and(|(user, _)| user.split_once(':').is_some_and(|(_, word)| !word.is_empty()));
+    let in_user =
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.split_once(':').is_some_and(|(_, word)| !word.is_empty()));
     in_user || parameters.split('&').any(|parameter| parameter.starts_with("password="))
 }
 

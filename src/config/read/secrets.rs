@@ -49,7 +49,11 @@ fn readable(walk: &Walk<'_>, node: &Node, path: &PathBuf) -> Option<()> {
         Ok(false) => "it is not a regular file".to_owned(),
         Err(error) => error.to_string(),
     };
-    walk.wrong(node, format!("the secret file {} can't be read: {why}", node.describe()), Some("check the path and its mode".into()));
+    walk.wrong(
+        node,
+        format!("the secret file {} can't be read: {why}", node.describe()),
+        Some("check the path and its mode".into()),
+    );
     None
 }
 
@@ -58,7 +62,8 @@ fn readable(walk: &Walk<'_>, node: &Node, path: &PathBuf) -> Option<()> {
 fn command(walk: &Walk<'_>, node: &Node) -> Option<Secret> {
     let what = "a command: text for sh, or a list of a program and its arguments";
     let words: Vec<String> = if let Value::List(_) = node.value {
-        let words: Vec<Option<String>> = walk.list(node, what)?.iter().map(|word| walk.text(word, "a word of the command")).collect();
+        let words: Vec<Option<String>> =
+            walk.list(node, what)?.iter().map(|word| walk.text(word, "a word of the command")).collect();
         words.into_iter().collect::<Option<_>>()?
     } else {
         let text = walk.raw(node, what)?;

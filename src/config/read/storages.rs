@@ -23,8 +23,14 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     let names = entries.iter().map(|entry| entry.key.clone()).collect();
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
-        if let Some(other) = storages[..at].iter().flatten().find(|other| own.as_ref().is_some_and(|own| place(own) == place(other))) {
-            walk.wrong(&entry.node, format!("the same directory as that of storage {}", other.name), Some("give each its own".into()));
+        if let Some(other) =
+            storages[..at].iter().flatten().find(|other| own.as_ref().is_some_and(|own| place(own) == place(other)))
+        {
+            walk.wrong(
+                &entry.node,
+                format!("the same directory as that of storage {}", other.name),
+                Some("give each its own".into()),
+            );
         }
     }
     (storages.into_iter().collect(), names)

@@ -2,7 +2,7 @@
 
 use croner::parser::{CronParser, Seconds, Year};
 
-use crate::config::model::{Policy, Target, TargetKind};
+use crate::config::model::{Compression, Policy, Target, TargetKind};
 use crate::config::node::Node;
 use crate::config::walk::{Fields, Walk};
 use crate::names::TargetName;
@@ -22,17 +22,18 @@ const NAMED_TIMES: [&str; 19] = [
 pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>, defaults: &Common, names: &[String]) -> Option<Vec<Target>> {
     let node = file.need("targets", "say what to back up: targets: [ { name: app, type: postgres, database: app } ]")?;
     let items = walk.list(node, "a list of targets")?;
-    let mut seen: Vec<(TargetName, &Node)> = Vec::new();
+    let mut seen: Vec<(TargetName, String)> = Vec::new();
     let targets: Vec<Option<Target>> = items.iter().map(|item| target(walk, item, defaults, names, &mut seen)).collect();
     targets.into_iter().collect()
 }
 
-fn target<'n>(
+/// `seen`: the names before it, each with its target's place.
+fn target(
     walk: &Walk<'_>,
-    node: &'n Node,
+    node: &Node,
     defaults: &Common,
     storages: &[String],
-    seen: &mut Vec<(TargetName, &'n Node)>,
+    seen: &mut Vec<(TargetName, String)>,
 ) -> Option<Target> {
     let fields = walk.map(node, "a target like { name: app, type: postgres, database: app }")?;
     let name = fields.need("name", "write a name of letters, digits, `-` and `_`").and_then(|at| name(walk, at, node, seen));
@@ -56,7 +57,7 @@ fn target<'n>(
         name: name?,
         enabled: enabled?,
         storages: storages?,
-        compression: own.compression.or(defaults.compression).unwrap_or(Some(crate::config::model::Compression::default()))?,
+        compression: own.compression.or(defaults.compression).unwrap_or(Some(Compression::default()))?,
         retention: own.retention.or(defaults.retention).unwrap_or(Some(Policy::default()))?,
         timeout: own.timeout.or(defaults.timeout).map_or(Some(None), |span| span.map(Some))?,
         retries: own.retries.or(defaults.retries).unwrap_or(Some(RETRIES))?,
@@ -65,7 +66,7 @@ fn target<'n>(
     })
 }
 
-fn name<'n>(walk: &Walk<'_>, node: &'n Node, target: &'n Node, seen: &mut Vec<(TargetName, &'n Node)>) -> Option<TargetName> {
+fn name(walk: &Walk<'_>, node: &Node, target: &Node, seen: &mut Vec<(TargetName, String)>) -> Option<TargetName> {
     let text = walk.text(node, "a target's name")?;
     match text.parse::<TargetName>() {
         Err(reason) => {
@@ -74,10 +75,10 @@ fn name<'n>(walk: &Walk<'_>, node: &'n Node, target: &'n Node, seen: &mut Vec<(T
         }
         Ok(name) => {
             if let Some((_, first)) = seen.iter().find(|(known, _)| *known == name) {
-                let problem = format!("the name {} is taken by {}", node.describe(), first.place);
+                let problem = format!("the name {} is taken by {first}", node.describe());
                 walk.wrong(node, problem, Some("each backup is found by its name: give each target its own".into()));
             } else {
-                seen.push((name.clone(), target));
+                seen.push((name.clone(), target.place.clone()));
             }
             Some(name)
         }
