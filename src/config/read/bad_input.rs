@@ -1,0 +1,173 @@
+//! Bad input and what it gets: each case is a text, and the snapshot holds its mistakes.
+
+use std::fmt::Write;
+
+use super::*;
+
+/// Above each case's lines; `@` stands for it.
+const STORAGES: &str = "version: 1\nstorages: { local: { type: local, path: /b } }\n";
+/// A good start of a target; `%` stands for it.
+const TARGET: &str = "version: 1\nstorages: { local: { type: local, path: /b } }\ntargets:\n  - name: app\n    type: postgres\n    database: app\n";
+
+const CASES: &[(&str, &str)] = &[
+    ("an empty file", ""),
+    ("only comments", "# nothing\n"),
+    ("a list", "- a\n"),
+    ("a word", "backup"),
+    ("not YAML: tabs", "version: 1\nstorages:\n\tlocal: x\n"),
+    ("not YAML: a quote left open", "version: 1\nhost: 'web1\n"),
+    ("not YAML: indentation", "version: 1\n  host: web1\n"),
+    ("several documents", "version: 1\n---\nversion: 1\n"),
+    ("a template left in", "version: 1\nhost: {{ host }}\n"),
+    ("a tag", "version: !!python/object x\n"),
+    ("nothing but a version", "version: 1\n"),
+    ("no version", "storages: { local: { type: local, path: /b } }\ntargets: [ { name: a, type: postgres, database: a } ]\n"),
+    ("a newer version", "version: 2\nfuture: x\n"),
+    ("a version of words", "@version: 1.0\ntargets: []\n"),
+    ("an unknown key", "%    prot: 5432\n"),
+    ("an unknown key with no likeness", "%    zzz: 5432\n"),
+    ("unknown keys at the top", "@target: []\nstorage: {}\ntargets: [ { name: a, type: postgres, database: a } ]\n"),
+    ("a key given twice", "%    port: 5432\n    port: 5433\n"),
+    (
+        "a storage named twice",
+        "version: 1\nstorages:\n  a: { type: local, path: /a }\n  a: { type: local, path: /b }\ntargets: [ { name: a, type: postgres, database: a } ]\n",
+    ),
+    ("a port of letters", "%    port: abc\n"),
+    (
+        "ports out of range",
+        "%    port: 0\n  - { name: b, type: postgres, database: b, port: 65536 }\n  - { name: c, type: postgres, database: c, port: -1 }\n",
+    ),
+    (
+        "ports that are other numbers",
+        "%    port: 1e3\n  - { name: b, type: postgres, database: b, port: 0777 }\n  - { name: c, type: postgres, database: c, port: 54.5 }\n",
+    ),
+    (
+        "wrong types",
+        "%    host: [a]\n    port: { a: b }\n    user:\n    enabled: yes\n    storages: local\n    retention: 7\n    compression: gzip\n    timeout: [1h]\n",
+    ),
+    ("text for mappings and lists", "version: 1\nstorages: local\ndefaults: none\ntargets: app\n"),
+    ("a target that is a word", "@targets: [app]\n"),
+    ("empty storages and targets", "version: 1\nstorages: {}\ntargets: []\n"),
+    ("an unknown type", "@targets: [ { name: a, type: postgre }, { name: b, type: oracle }, { name: c } ]\n"),
+    (
+        "types of later versions",
+        "version: 1\nstorages: { s: { type: s3, bucket: x } }\ntargets: [ { name: a, type: volume, path: /srv } ]\n",
+    ),
+    ("keys of later versions", "%    databases: [a, b]\n    globals: true\n    checks: []\n    drill: {}\n    container: db\n"),
+    ("a format of a later version", "%    format: custom\n"),
+    ("an unknown format", "%    format: plian\n"),
+    (
+        "names that can't be used",
+        "@targets:\n  - { name: a.b, type: postgres, database: a }\n  - { name: '', type: postgres, database: a }\n  - { name: -a, type: postgres, database: a }\n  - { name: a/b, type: postgres, database: a }\n",
+    ),
+    ("a target without a name", "@targets: [ { type: postgres, database: a } ]\n"),
+    ("a name taken twice", "%  - { name: app, type: postgres, database: b }\n"),
+    (
+        "a storage's name that can't be used",
+        "version: 1\nstorages: { a b: { type: local, path: /b } }\ntargets: [ { name: a, type: postgres, database: a } ]\n",
+    ),
+    (
+        "a storage without a path",
+        "version: 1\nstorages: { a: { type: local }, b: { path: /b }, c: { type: ftp } }\ntargets: [ { name: a, type: postgres, database: a, storages: [a] } ]\n",
+    ),
+    ("unknown storages", "%    storages: [locla, offsite, local, local]\n"),
+    ("an unknown storage in the defaults", "%defaults: { storages: [ofsite] }\n"),
+    ("an empty list of storages", "%    storages: []\n"),
+    (
+        "no storages chosen of two",
+        "version: 1\nstorages: { a: { type: local, path: /a }, b: { type: local, path: /b } }\ntargets: [ { name: a, type: postgres, database: a } ]\n",
+    ),
+    (
+        "two storages in one directory",
+        "version: 1\nstorages: { a: { type: local, path: /a/x/.. }, b: { type: local, path: /a/ } }\ntargets: [ { name: a, type: postgres, database: a, storages: [a] } ]\n",
+    ),
+    (
+        "a mount that the path is not in",
+        "version: 1\nstorages: { a: { type: local, path: /mnt/a/../b, mount: /mnt/a } }\ntargets: [ { name: a, type: postgres, database: a } ]\n",
+    ),
+    (
+        "a path with a tilde",
+        "version: 1\nstorages: { a: { type: local, path: ~/backups } }\ntargets: [ { name: a, type: postgres, database: a } ]\n",
+    ),
+    ("missing variables", "%    user: ${NO_USER}\n    password: ${NO_PASSWORD:?ask the admin}\n    host: ${EMPTY}\n"),
+    ("malformed variables", "%    user: ${\n    host: ${A-b}\n    sslmode: ${}\n"),
+    (
+        "values of variables are not shown",
+        "%    port: ${SECRET}\n    sslmode: ${SECRET}\n    timeout: ${SECRET}\n    enabled: ${SECRET}\n    schedule: ${SECRET}\n",
+    ),
+    ("a missing secret file", "%    password: { file: /nowhere/at/all }\n"),
+    ("a secret file that is a directory", "%    password: { file: / }\n"),
+    ("a secret of a wrong form", "%    password: { fil: /x }\n"),
+    ("a secret of two forms", "%    password: { file: /x, command: y }\n"),
+    ("a secret that is a list", "%    password: [hunter2]\n"),
+    (
+        "commands that can't be",
+        "%    password: { command: [] }\n  - { name: b, type: postgres, database: b, password: { command: '' } }\n  - { name: c, type: postgres, database: c, password: { command: { a: b } } }\n",
+    ),
+    (
+        "an address with its parts",
+        "@targets:\n  - name: a\n    type: postgres\n    uri: postgresql://h/d\n    host: h\n    port: 1\n    user: u\n    password: hunter2\n    sslmode: require\n    database: d\n",
+    ),
+    (
+        "an address that is none",
+        "@targets: [ { name: a, type: postgres, uri: 'mysql://u:hunter2@h/d' }, { name: b, type: postgres, uri: '${SECRET}' } ]\n",
+    ),
+    ("no database", "@targets: [ { name: a, type: postgres }, { name: b, type: postgres, uri: postgresql://h/ } ]\n"),
+    ("an unknown sslmode", "%    sslmode: verify_full\n"),
+    (
+        "compressions",
+        "%    compression: { type: lz4 }\n  - { name: b, type: postgres, database: b, compression: { type: gzip, level: 10 } }\n  - { name: c, type: postgres, database: c, compression: { type: zstd, level: 20 } }\n  - { name: d, type: postgres, database: d, compression: { type: none, level: 1 } }\n  - { name: e, type: postgres, database: e, compression: { level: 1 } }\n",
+    ),
+    ("retention counts", "%    retention: { keep_last: 0, keep_days: -1, keep_daily: all, keep_week: 4 }\n"),
+    (
+        "durations",
+        "%    timeout: 2\n  - { name: b, type: postgres, database: b, timeout: 1h30m }\n  - { name: c, type: postgres, database: c, timeout: 0s }\n",
+    ),
+    ("retries and parallel", "%    retries: -1\nparallel: 0\n"),
+    (
+        "cron lines",
+        "%    schedule: daily\n  - { name: b, type: postgres, database: b, schedule: 0 3 * * }\n  - { name: c, type: postgres, database: c, schedule: 61 3 * * * }\n  - { name: d, type: postgres, database: d, schedule: '@reboot' }\n  - { name: e, type: postgres, database: e, schedule: 0 0 3 * * * }\n  - { name: f, type: postgres, database: f, schedule: 0 3 L * * }\n",
+    ),
+    ("a timezone", "%timezone: America/Sao_Paolo\n"),
+    ("another timezone", "%timezone: GMT+3 or so\n"),
+    ("empty values", "%host: ''\nlog_dir:\n"),
+    ("a merge of no mapping", "%    <<: x\n"),
+    (
+        "a mistake in what is merged",
+        "@targets:\n  - &a { name: a, type: postgres, database: a, port: x }\n  - { <<: *a, name: b }\n",
+    ),
+    (
+        "many mistakes come in the file's order",
+        "parallel: x\nversion: 1\ntargets:\n  - { name: a, type: postgres, databse: a }\nstorages:\n  a: { type: local, path: '' }\ntimezone: Nowhere\n",
+    ),
+];
+
+#[test]
+fn each_mistake_is_said_with_its_place_and_a_hint() {
+    let env: Env = [("SECRET", "hunter2"), ("EMPTY", "")].into_iter().collect();
+    let facts = HostFacts { host_name: "web1".into(), is_root: true };
+    let mut shown = String::new();
+    for (name, text) in CASES {
+        let text = match (text.strip_prefix('@'), text.strip_prefix('%')) {
+            (Some(rest), _) => format!("{STORAGES}{rest}"),
+            (_, Some(rest)) => format!("{TARGET}{rest}"),
+            _ => (*text).to_owned(),
+        };
+        let mistakes = read(&text, Path::new("/etc/db-backup/backup.yml"), &env, &facts).expect_err(name);
+        writeln!(shown, "# {name}").unwrap();
+        for mistake in mistakes {
+            writeln!(shown, "{mistake}").unwrap();
+        }
+        shown.push('\n');
+    }
+    assert!(!shown.contains("hunter2"));
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn a_machine_without_a_name_needs_one() {
+    let facts = HostFacts { host_name: String::new(), is_root: true };
+    let text = format!("{STORAGES}targets: [ {{ name: a, type: postgres, database: a }} ]\n");
+    let mistakes = read(&text, Path::new("/c.yml"), &Env::default(), &facts).unwrap_err();
+    insta::assert_snapshot!(mistakes[0], @"");
+}

@@ -1,0 +1,83 @@
+//! Passwords and addresses with passwords: `${VAR}`, a literal, `{ file: }` or `{ command: }`.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::config::node::{Node, Value};
+use crate::config::secret::{Secret, SecretFrom};
+use crate::config::walk::{Fields, Walk};
+
+/// A secret, with its file looked at now, so that it does not fail at night.
+pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str) -> Option<Secret> {
+    let forms = format!("{what}: text, {{ file: PATH }} or {{ command: ... }}");
+    match &node.value {
+        Value::Map(_) => {
+            let fields = walk.map(node, &forms)?;
+            let secret = indirect(walk, &fields, &forms);
+            fields.finish();
+            secret
+        }
+        _ => {
+            let out = walk.expanded(node, &forms)?;
+            let written = if out.from_variable { out.masked } else { "***".to_owned() };
+            Some(Secret { written, from: SecretFrom::Value(out.value), literal: out.literal })
+        }
+    }
+}
+
+fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret> {
+    match (fields.get("file"), fields.get("command")) {
+        (Some(node), None) => {
+            let path = walk.path(node, "a file")?;
+            readable(walk, node, &path)?;
+            let written = format!("{{ file: {} }}", walk.raw(node, "a file")?);
+            Some(Secret { written, from: SecretFrom::File(path), literal: false })
+        }
+        (None, Some(node)) => command(walk, node),
+        _ => {
+            walk.expected(fields.node, forms, Some("give one of file and command".into()));
+            None
+        }
+    }
+}
+
+fn readable(walk: &Walk<'_>, node: &Node, path: &PathBuf) -> Option<()> {
+    // Asked first: to open a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map(|found| found.is_file());
+    let why = match kind.and_then(|is_file| if is_file { File::open(path).map(|_| true) } else { Ok(false) }) {
+        Ok(true) => return Some(()),
+        Ok(false) => "it is not a regular file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    walk.wrong(
+        node,
+        format!("the secret file {} can't be read: {why}", node.describe()),
+        Some("check the path and its mode".into()),
+    );
+    None
+}
+
+/// A text goes to `sh` as it is, which expands variables itself: a variable's value must never
+/// become a command. A list is a program with its arguments, each expanded.
+fn command(walk: &Walk<'_>, node: &Node) -> Option<Secret> {
+    let what = "a command: text for sh, or a list of a program and its arguments";
+    let words: Vec<String> = if let Value::List(_) = node.value {
+        let words: Vec<Option<String>> =
+            walk.list(node, what)?.iter().map(|word| walk.text(word, "a word of the command")).collect();
+        words.into_iter().collect::<Option<_>>()?
+    } else {
+        let text = walk.raw(node, what)?;
+        if text.trim().is_empty() || text.contains('\0') {
+            walk.expected(node, what, None);
+            return None;
+        }
+        vec!["sh".into(), "-c".into(), text.to_owned()]
+    };
+    // The first word says which command it is; the rest may hold what others must not see.
+    let written = match &node.value {
+        Value::List(items) => items.first().and_then(|first| walk.raw(first, "a program")),
+        _ => walk.raw(node, what).and_then(|text| text.split_whitespace().next()),
+    };
+    let written = format!("{{ command: {} ... }}", written.unwrap_or_default());
+    Some(Secret { written, from: SecretFrom::Command(words), literal: false })
+}

@@ -1,0 +1,288 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::model::{Compression, Format, Policy, Postgres, StorageKind, TargetKind};
+use crate::config::secret::SecretFrom;
+
+fn facts() -> HostFacts {
+    HostFacts { host_name: "web1".into(), is_root: true }
+}
+
+fn env() -> Env {
+    [("PORT", "6000"), ("OFF", "false"), ("PW", "0123"), ("XDG_STATE_HOME", "/home/u/state")].into_iter().collect()
+}
+
+fn good(text: &str) -> Config {
+    read(text, Path::new("/etc/db-backup/backup.yml"), &env(), &facts()).unwrap_or_else(|mistakes| {
+        let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        panic!("{}", mistakes.join("\n"))
+    })
+}
+
+/// The smallest configuration, with these lines in its target.
+fn with_target(lines: &str) -> Config {
+    good(&format!(
+        "version: 1\nstorages: {{ local: {{ type: local, path: /b }} }}\ntargets:\n  - name: app\n    type: postgres\n{}",
+        lines.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    ))
+}
+
+fn postgres(config: &Config) -> &Postgres {
+    let TargetKind::Postgres(postgres) = &config.targets[0].kind;
+    postgres
+}
+
+fn value(secret: Option<&crate::config::secret::Secret>) -> Option<&str> {
+    match secret.map(|secret| &secret.from) {
+        Some(SecretFrom::Value(value)) => Some(value),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = good(
+        r#"
+version: 1
+timezone: America/Sao_Paulo
+host: db1
+state_dir: state
+log_dir: /var/log/backups
+parallel: 3
+storages:
+  local: { type: local, path: /mnt/backups/x, mount: /mnt/backups, retention: { keep_days: 3 }, prune: false }
+  second: { type: local, path: ../second }
+defaults:
+  storages: [local]
+  compression: { type: zstd, level: 19 }
+  retention: { keep_last: 1, keep_days: 2, keep_hourly: 3, keep_daily: 4, keep_weekly: 5, keep_monthly: 6, keep_yearly: 7 }
+  timeout: 2h
+  retries: 0
+targets:
+  - name: app
+    type: postgres
+    enabled: ${OFF}
+    host: db
+    port: ${PORT}
+    user: u
+    password: 12345
+    sslmode: verify-full
+    database: 0777
+    format: plain
+    client_bin: /usr/lib/postgresql/15/bin
+    schedule: "30 3 * * mon-fri"
+    storages: [second, local]
+    compression: { type: none }
+    retention: { keep_last: 9 }
+    timeout: 90s
+    retries: 7
+  - { name: other, type: postgres, uri: "postgresql://u:p@h/d" }
+"#,
+    );
+    assert_eq!(config.timezone, chrono_tz::America::Sao_Paulo);
+    assert_eq!((config.host.as_str(), config.parallel.get()), ("db1", 3));
+    assert_eq!(config.state_dir, Path::new("/etc/db-backup/state"));
+    assert_eq!(config.log_dir.as_deref(), Some(Path::new("/var/log/backups")));
+    let StorageKind::Local { path, mount } = &config.storages[0].kind;
+    assert_eq!((path.as_path(), mount.as_deref()), (Path::new("/mnt/backups/x"), Some(Path::new("/mnt/backups"))));
+    assert_eq!(config.storages[0].retention, Some(Policy { keep_days: Some(3), ..Policy::default() }));
+    assert_eq!((config.storages[0].prune, config.storages[1].prune), (false, true));
+    let app = &config.targets[0];
+    assert_eq!((app.name.as_str(), app.enabled, app.retries), ("app", false, 7));
+    assert_eq!(app.storages, ["second", "local"]);
+    assert_eq!((app.compression, app.timeout), (Compression::None, Some(Duration::from_secs(90))));
+    assert_eq!(app.retention, Policy { keep_last: Some(9), ..Policy::default() });
+    assert_eq!(app.schedule.as_deref(), Some("30 3 * * mon-fri"));
+    let db = postgres(&config);
+    assert_eq!((db.host.as_deref(), db.port, db.user.as_deref()), (Some("db"), Some(6000), Some("u")));
+    assert_eq!((value(db.password.as_ref()), db.database.as_deref()), (Some("12345"), Some("0777")));
+    assert_eq!((db.sslmode.as_deref(), db.format), (Some("verify-full"), Format::Plain));
+    assert_eq!(db.client_bin.as_deref(), Some(Path::new("/usr/lib/postgresql/15/bin")));
+    let other = &config.targets[1];
+    assert_eq!((other.compression, other.retries), (Compression::Zstd(19), 0));
+    assert_eq!((other.timeout, other.storages.as_slice()), (Some(Duration::from_secs(7200)), ["local".to_owned()].as_slice()));
+    assert_eq!(other.retention.keep_yearly, Some(7));
+}
+
+#[test]
+fn defaults_are_as_documented() {
+    let config = with_target("database: app");
+    assert_eq!((config.timezone, config.host.as_str(), config.parallel.get()), (Tz::UTC, "web1", 1));
+    assert_eq!((config.state_dir.as_path(), config.log_dir.as_deref()), (Path::new("/var/lib/db-backup"), None));
+    let app = &config.targets[0];
+    assert_eq!((app.compression, app.retries, app.timeout, app.enabled), (Compression::Gzip(6), 2, None, true));
+    assert!(app.retention.is_empty() && config.storages[0].retention.is_none());
+    assert_eq!(app.storages, ["local"]);
+}
+
+#[test]
+fn the_state_of_a_plain_user_is_at_home() {
+    let text = "version: 1\nstorages: { a: { type: local, path: b } }\ntargets: [ { name: x, type: postgres, database: x } ]\n";
+    let read_in = |env: Env| read(text, Path::new("/c.yml"), &env, &HostFacts { is_root: false, ..facts() });
+    assert_eq!(read_in(env()).unwrap().state_dir, Path::new("/home/u/state/db-backup"));
+    let home = read_in([("HOME", "/home/u"), ("XDG_STATE_HOME", "relative")].into_iter().collect()).unwrap();
+    assert_eq!(home.state_dir, Path::new("/home/u/.local/state/db-backup"));
+    assert!(read_in(Env::default()).is_err());
+}
+
+#[test]
+fn secrets_are_kept_as_written() {
+    let cases = [
+        ("password: ${PW}", "${PW}", "0123", false),
+        ("password: hunter2", "***", "hunter2", true),
+        ("password: \"00 12\"", "***", "00 12", true),
+        ("password: x${PW}", "***${PW}", "x0123", true),
+        ("password: ${NONE:-hunter2}", "${NONE:-***}", "hunter2", true),
+        ("password: pa$$word", "***", "pa$$word", true),
+        ("password: $${PW}", "***", "${PW}", true),
+    ];
+    for (line, written, wanted, literal) in cases {
+        let config = with_target(&format!("database: app\n{line}"));
+        let secret = postgres(&config).password.as_ref().unwrap();
+        assert_eq!((secret.written.as_str(), value(Some(secret))), (written, Some(wanted)), "{line}");
+        assert_eq!(!literal_secrets(&config).is_empty(), literal, "{line}");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn secrets_come_from_files_and_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pw"), "x\n").unwrap();
+    let file = dir.path().join("pw");
+    let config = with_target(&format!("database: app\npassword: {{ file: {} }}", file.display()));
+    assert!(postgres(&config).password.as_ref().unwrap().from == SecretFrom::File(file));
+    let config = with_target("database: app\npassword: { command: 'pass show ${UNSET} hunter2' }");
+    let secret = postgres(&config).password.as_ref().unwrap();
+    assert!(secret.from == SecretFrom::Command(["sh", "-c", "pass show ${UNSET} hunter2"].map(str::to_owned).into()));
+    assert_eq!(secret.written, "{ command: pass ... }");
+    let config = with_target("database: app\npassword: { command: [pass, '${PW}'] }");
+    let secret = postgres(&config).password.as_ref().unwrap();
+    assert!(secret.from == SecretFrom::Command(["pass", "0123"].map(str::to_owned).into()));
+}
+
+#[test]
+fn an_address_may_bring_the_database_or_leave_it_out() {
+    for uri in [
+        "postgresql://h/d",
+        "postgres:///d",
+        "postgresql://h?dbname=d",
+        "postgresql://?service=s",
+        "postgres://u:${PW}@h:1/d?a=b",
+    ] {
+        assert_eq!(postgres(&with_target(&format!("uri: {uri}"))).database, None, "{uri}");
+    }
+    let config = with_target("uri: postgresql://u@h\ndatabase: d");
+    assert_eq!(postgres(&config).database.as_deref(), Some("d"));
+    assert!(literal_secrets(&config).is_empty());
+    for uri in ["postgresql://u:pw@h/d", "postgresql://h/d?password=pw"] {
+        assert_eq!(literal_secrets(&with_target(&format!("uri: {uri}"))), ["uri of app"]);
+    }
+}
+
+#[test]
+fn the_database_may_come_from_the_environment() {
+    let text = "version: 1\nstorages: { a: { type: local, path: b } }\ntargets: [ { name: x, type: postgres } ]\n";
+    for name in ["PGDATABASE", "PGSERVICE"] {
+        let env: Env = [(name, "x")].into_iter().collect();
+        assert!(read(text, Path::new("/c.yml"), &env, &facts()).is_ok());
+    }
+}
+
+#[test]
+fn targets_share_by_anchors_and_merge_keys() {
+    let config = good(
+        "version: 1
+storages: { a: { type: local, path: b } }
+targets:
+  - &db { name: one, type: postgres, host: db, database: one }
+  - { <<: *db, name: two, database: two }
+",
+    );
+    let TargetKind::Postgres(two) = &config.targets[1].kind;
+    assert_eq!((config.targets[1].name.as_str(), two.host.as_deref(), two.database.as_deref()), ("two", Some("db"), Some("two")));
+}
+
+#[test]
+fn all_usual_cron_lines_are_taken() {
+    for line in ["0 3 * * *", "*/5 0-6,22 1 jan,JUL sun", "@daily", "@hourly", "  15  4 * * 7 "] {
+        let config = with_target(&format!("database: app\nschedule: {line:?}"));
+        assert_eq!(config.targets[0].schedule.as_deref(), Some(line.trim()));
+    }
+}
+
+#[test]
+fn others_who_can_read_a_literal_password_are_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("backup.yml");
+    let text = |password: &str| {
+        format!(
+            "version: 1\nstorages: {{ a: {{ type: local, path: b }} }}\ntargets: [ {{ name: x, type: postgres, database: x, password: \"{password}\" }} ]\n"
+        )
+    };
+    let warnings = |password: &str, mode| {
+        std::fs::write(&path, text(password)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        read_file(&path, &env(), &facts()).unwrap().warnings
+    };
+    assert!(warnings("hunter2", 0o600).is_empty());
+    assert!(warnings("${PW}", 0o644).is_empty());
+    let warned = warnings("hunter2", 0o640);
+    assert!(warned[0].contains("chmod 600") && !warned[0].contains("hunter2"), "{warned:?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_says_how_to_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("backup.yml");
+    let error = read_file(&path, &env(), &facts()).unwrap_err().into_errors().remove(0);
+    assert_eq!((error.kind(), error.hint_text()), (Kind::Config, Some(GENERATE)));
+    std::fs::write(&path, b"version: 1\nhost: \xff\n").unwrap();
+    let error = read_file(&path, &env(), &facts()).unwrap_err().into_errors().remove(0);
+    assert!(error.to_string().ends_with("backup.yml: line 2: expected UTF-8 text"), "{error}");
+}
+
+#[test]
+fn the_file_is_found_in_the_documented_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first.yml"), dir.path().join("second.yml"));
+    let named: Env = [(VARIABLE, "/from/variable")].into_iter().collect();
+    assert_eq!(find(Some(Path::new("/given")), &named).unwrap(), Path::new("/given"));
+    assert_eq!(find(None, &named).unwrap(), Path::new("/from/variable"));
+    let places = [first.clone(), second.clone()];
+    assert_eq!(find_in(&places).unwrap_err().hint_text(), Some(GENERATE));
+    std::fs::write(&second, "").unwrap();
+    assert_eq!(find_in(&places).unwrap(), second);
+    std::os::unix::fs::symlink("/nowhere/at/all", &first).unwrap();
+    assert_eq!(find_in(&places).unwrap(), first);
+}
+
+/// Pieces of good configurations, so that random texts get further than the first character.
+const PIECES: &str = "(version: 1\n|storages:\n|targets:\n|  - |    |  |name: |type: |postgres\n|local\n|a: |\\{|\\}|\\[|\\]|, |<<: |&a |\\*a |\\$\\{|:-|'|\"|uri: |password: |port: |schedule: |@|0|1e5|~|#|\n|x){0,40}";
+
+proptest! {
+    #[test]
+    fn no_text_panics_the_reader(text in "\\PC{0,60}|[\\x00-\\x7f]{0,60}") {
+        let _ = read(&text, Path::new("/c.yml"), &env(), &facts());
+    }
+
+    #[test]
+    fn no_mixture_of_good_pieces_panics_the_reader(text in PIECES) {
+        if let Err(mistakes) = read(&text, Path::new("/c.yml"), &env(), &facts()) {
+            prop_assert!(!mistakes.is_empty());
+            prop_assert!(mistakes.iter().all(|mistake| !mistake.problem.contains("got lost")), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_value_panics_the_reader(value in "\\PC{0,30}|[*/0-9A-Z@,# L+?-]{0,20}") {
+        let quoted = format!("{value:?}");
+        for key in ["schedule", "uri", "port", "password", "timeout", "name", "enabled", "format"] {
+            let text = format!("version: 1\nstorages: {{ a: {{ type: local, path: b }} }}\ntargets: [ {{ type: postgres, {key}: {quoted} }} ]");
+            let _ = read(&text, Path::new("/c.yml"), &env(), &facts());
+        }
+    }
+}
