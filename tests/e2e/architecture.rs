@@ -331,7 +331,7 @@ fn string(text: &str) -> Option<usize> {
 
 #[test]
 fn the_reader_of_source_sees_paths_and_nothing_else() {
-    let text = r####"
+    let text = r##"
         // crate::comment::line
         /* crate::comment /* crate::nested */ crate::after */
         use crate::{a::{b, C as D}, e, self as f};
@@ -340,7 +340,7 @@ fn the_reader_of_source_sees_paths_and_nothing_else() {
         const S: char = '\''; fn t() { super::super::u(); }
         #[cfg(test)] mod tests { use crate::v::w; fn x() { if true { println!("{{"); } } }
         fn end() { crate::y::z() }
-    "####;
+    "##;
     let found = |tokens: &[Token]| paths(tokens).into_iter().map(|(_, path)| path.join("::")).collect::<Vec<_>>();
     let all = tokens(text);
     let expected = ["crate::a::b", "crate::a::C", "crate::e", "crate::self", "crate::g::H", "crate::i::j", "super::super::u"];

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use super::{holds_within, is_root};
 
+/// The address that every server of ours listens on.
+pub const HOST: &str = "127.0.0.1";
 /// Logs in to every server of ours.
 pub const SUPERUSER: &str = "admin";
 /// Its password. Long enough to be looked for in what the program prints.
@@ -81,11 +83,6 @@ impl Cluster {
         panic!("no free port in five attempts");
     }
 
-    /// The address that it listens on.
-    pub fn host(&self) -> &'static str {
-        "127.0.0.1"
-    }
-
     /// Its TCP port, and its socket's number.
     pub fn port(&self) -> u16 {
         self.0.port
@@ -145,7 +142,7 @@ impl Cluster {
     /// A client program, set up to reach a database here as the superuser.
     pub fn client(&self, program: &str, database: &str) -> Command {
         let mut command = Command::new(binaries().join(program));
-        command.envs([("PGHOST", self.host()), ("PGUSER", SUPERUSER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", database)]);
+        command.envs([("PGHOST", HOST), ("PGUSER", SUPERUSER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", database)]);
         command.env("PGPORT", self.port().to_string()).env("PGCLIENTENCODING", "UTF8").stdin(Stdio::null());
         command
     }
@@ -285,7 +282,7 @@ fn spawn_server(directory: &Path, port: u16, settings: &[&str]) -> Child {
     let server = as_server_user(&binaries().join("postgres"));
     let mut keeper = Command::new("/bin/sh");
     keeper.args(["-c", KEEPER, "sh"]).arg(server.get_program()).args(server.get_args());
-    keeper.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+    keeper.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-h", HOST, "-p", &port.to_string()]);
     for setting in ["fsync=off", "timezone=UTC", "log_timezone=UTC", "max_connections=200"].iter().chain(settings) {
         keeper.args(["-c", setting]);
     }
@@ -303,7 +300,7 @@ fn is_ready(socket_directory: &Path, port: u16) -> bool {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// User and group that servers run as when root starts them: PostgreSQL refuses root.

@@ -69,7 +69,7 @@ impl Test {
         let server = database.cluster();
         let place = format!(
             "host: {}\n    port: {}\n    user: {}\n    password: ${{DB_PASSWORD}}\n    database: {}\n",
-            server.host(),
+            cluster::HOST,
             server.port(),
             cluster::SUPERUSER,
             database.name()
@@ -83,7 +83,7 @@ impl Test {
     /// One more line of the target that [`Test::of`] wrote: `retention: { keep_last: 2 }`.
     #[must_use]
     pub fn target_option(mut self, line: &str) -> Self {
-        self.target_options += &format!("    {}\n", self.filled(line));
+        self.target_options.extend(["    ", &self.filled(line), "\n"]);
         self.write_target();
         self
     }
@@ -91,7 +91,7 @@ impl Test {
     /// One more line at the top level of what [`Test::of`] wrote: `parallel: 2`.
     #[must_use]
     pub fn top_option(mut self, line: &str) -> Self {
-        self.top_options += &format!("{}\n", self.filled(line));
+        self.top_options.extend([&self.filled(line), "\n"]);
         self.write_target();
         self
     }
@@ -246,7 +246,9 @@ impl Test {
 fn give_to_nobody(path: &Path) {
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     if path.is_dir() && !path.is_symlink() {
-        fs::read_dir(path).unwrap().for_each(|entry| give_to_nobody(&entry.unwrap().path()));
+        for entry in fs::read_dir(path).unwrap() {
+            give_to_nobody(&entry.unwrap().path());
+        }
     }
 }
 
