@@ -3,12 +3,18 @@
 //! Identity is exact: a stored object belongs to a unit because its parsed name says so, never
 //! because a prefix matches. Nothing here touches a disk or a clock.
 
+mod object;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use object::{Key, ObjectName, ProofKind, Role, Stem, prefix_of_host, prefix_of_run};
 
 /// How a run's time is written: `20260612_030000Z`.
 const TIME_FORMAT: &str = "%Y%m%d_%H%M%SZ";
@@ -238,192 +244,6 @@ impl Id {
     }
 }
 
-/// The common beginning of all objects of one backup: `UNIT_ID`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stem {
-    /// The unit, as it stands in file names.
-    pub unit: Escaped,
-    /// The backup.
-    pub id: Id,
-}
-
-/// What an object beside an artifact is for; the artifact is what is left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// The commit mark.
-    Manifest,
-    /// What was counted as the stream passed.
-    Inventory,
-    /// Kept whatever the policy says.
-    Pin,
-    /// Tripped a guard.
-    Suspect,
-    /// A suspicious one that a person has accepted.
-    Accept,
-    /// The outcome of a drill or a verification that ended at this time.
-    Proof {
-        /// A drill, or a verification.
-        kind: ProofKind,
-        /// When it ended.
-        at: RunId,
-        /// Whether it held.
-        ok: bool,
-    },
-    /// The artifact: its file extension, `sql.gz`.
-    Artifact(String),
-}
-
-/// What looked at a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProofKind {
-    /// Every byte was read again and its digest compared.
-    Verify,
-    /// It was restored into a scratch place and compared.
-    Drill,
-}
-
-impl Role {
-    fn suffix(&self) -> String {
-        match self {
-            Self::Manifest => "manifest.json".into(),
-            Self::Inventory => "inventory.json".into(),
-            Self::Pin => "pin".into(),
-            Self::Suspect => "suspect".into(),
-            Self::Accept => "accept".into(),
-            Self::Proof { kind, at, ok } => {
-                let kind = match kind {
-                    ProofKind::Verify => "verify",
-                    ProofKind::Drill => "drill",
-                };
-                format!("{kind}.{at}.{}", if *ok { "ok" } else { "bad" })
-            }
-            Self::Artifact(extension) => extension.clone(),
-        }
-    }
-
-    fn parse(suffix: &str) -> Option<Self> {
-        Some(match suffix {
-            "manifest.json" => Self::Manifest,
-            "inventory.json" => Self::Inventory,
-            "pin" => Self::Pin,
-            "suspect" => Self::Suspect,
-            "accept" => Self::Accept,
-            _ => match suffix.split_once('.') {
-                Some(("verify", rest)) => Self::proof(ProofKind::Verify, rest)?,
-                Some(("drill", rest)) => Self::proof(ProofKind::Drill, rest)?,
-                _ => {
-                    let plain =
-                        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-                    suffix.split('.').all(plain).then(|| Self::Artifact(suffix.to_owned()))?
-                }
-            },
-        })
-    }
-
-    fn proof(kind: ProofKind, rest: &str) -> Option<Self> {
-        let (at, verdict) = rest.split_once('.')?;
-        let ok = match verdict {
-            "ok" => true,
-            "bad" => false,
-            _ => return None,
-        };
-        Some(Self::Proof { kind, at: at.parse().ok()?, ok })
-    }
-}
-
-/// A stored object of ours: `HOST/RUN/STEM.SUFFIX`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectName {
-    /// The host, as it stands in keys.
-    pub host: Escaped,
-    /// Which backup it belongs to.
-    pub stem: Stem,
-    /// What it is for.
-    pub role: Role,
-}
-
-impl ObjectName {
-    /// Where it stands in a storage.
-    pub fn key(&self) -> Key {
-        Key(format!("{}{}", prefix_of_run(&self.host, self.stem.id.run), self.file_name()))
-    }
-
-    /// The last component of its key.
-    pub fn file_name(&self) -> String {
-        format!("{}.{}", self.stem, self.role.suffix())
-    }
-
-    /// Takes a key apart; `None` where it is no name that we would write.
-    pub fn parse(key: &Key) -> Option<Self> {
-        let mut parts = key.as_str().split('/');
-        let (host, run, file) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let host = Escaped::parse(host)?;
-        let run: RunId = run.parse().ok()?;
-        // The id is found from its fixed form, as a unit's name may hold dots and underscores itself.
-        let id_len = TIME_LEN + 1 + RANDOM_LEN;
-        let (at, id) = file.match_indices('_').rev().find_map(|(at, _)| {
-            let id: Id = file.get(at + 1..at + 1 + id_len)?.parse().ok()?;
-            file[at + 1 + id_len..].starts_with('.').then_some((at, id))
-        })?;
-        let role = Role::parse(file.get(at + 1 + id_len + 1..)?)?;
-        let unit = Escaped::parse(&file[..at])?;
-        (id.run == run).then_some(Self { host, stem: Stem { unit, id }, role })
-    }
-
-    /// The same backup's object of another role.
-    #[must_use]
-    pub fn sibling(&self, role: Role) -> Self {
-        Self { role, ..self.clone() }
-    }
-}
-
-/// What every key of a host begins with: `web1/`.
-pub fn prefix_of_host(host: &Escaped) -> String {
-    format!("{}/", host.as_str())
-}
-
-/// What every key of a host's run begins with: `web1/20260612_030000Z/`.
-pub fn prefix_of_run(host: &Escaped, run: RunId) -> String {
-    format!("{}/{run}/", host.as_str())
-}
-
-/// A place in a storage: components joined by `/`, none of them empty, `.` or `..`, none over
-/// 255 bytes, no control character. S3 clients normalise what is not so, and one key then
-/// overwrites another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
-
-impl Key {
-    /// The text of the key.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The last component.
-    pub fn file_name(&self) -> &str {
-        self.0.rsplit('/').next().unwrap_or(&self.0)
-    }
-}
-
-impl FromStr for Key {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        for part in text.split('/') {
-            if part.is_empty() || part == "." || part == ".." {
-                return Err(NameError(format!("{text:?} is no key: {part:?} can't be a part of one")));
-            }
-            if part.len() > 255 || part.chars().any(char::is_control) {
-                return Err(NameError(format!("{text:?} is no key: a part is too long or holds a control character")));
-            }
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
 impl FromStr for RunId {
     type Err = NameError;
 
@@ -489,18 +309,6 @@ impl fmt::Display for Id {
     }
 }
 
-impl fmt::Display for Stem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.unit, self.id)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 macro_rules! text_form {
     ($($name:ty),*) => {$(
         impl TryFrom<String> for $name {
@@ -522,67 +330,4 @@ text_form!(TargetName, RunId, Id);
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn name(unit: &str, role: Role) -> ObjectName {
-        let id: Id = "20260612_030000Z-k3f9".parse().unwrap();
-        ObjectName { host: Escaped::of("web1"), stem: Stem { unit: Escaped::of(unit), id }, role }
-    }
-
-    #[test]
-    fn names_read_as_the_layout_shows_them() {
-        let key = name("cluster.shop", Role::Artifact("dump.zst".into())).key();
-        assert_eq!(key.as_str(), "web1/20260612_030000Z/cluster.shop_20260612_030000Z-k3f9.dump.zst");
-    }
-
-    #[test]
-    fn a_target_with_a_dot_is_refused() {
-        assert!("cluster.shop".parse::<TargetName>().is_err());
-        assert!("größe-1_x".parse::<TargetName>().is_ok());
-    }
-
-    #[test]
-    fn a_name_of_any_length_fits_a_file_name_and_meets_no_other() {
-        let long = "é".repeat(300);
-        let other = format!("{}x", "é".repeat(299));
-        let proof = Role::Proof { kind: ProofKind::Verify, at: "20260612_030000Z".parse().unwrap(), ok: false };
-        assert!(name(&long, proof).file_name().len() <= 255 - 14);
-        assert_ne!(Escaped::of(&long), Escaped::of(&other));
-        assert_eq!(Escaped::parse(Escaped::of(&long).as_str()), Some(Escaped::of(&long)));
-    }
-
-    #[test]
-    fn keys_that_clients_normalise_are_refused() {
-        for bad in ["", "/a", "a/", "a//b", "a/../b", "./a", "a/\n"] {
-            assert!(bad.parse::<Key>().is_err(), "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_unit_name_survives_its_key(unit in "\\PC{1,80}|[a-z_.0-9Z-]{1,60}", ok: bool) {
-            let at = "20270101_000000Z".parse().unwrap();
-            for role in [Role::Manifest, Role::Pin, Role::Artifact("sql.gz".into()), Role::Proof { kind: ProofKind::Drill, at, ok }] {
-                let object = name(&unit, role);
-                prop_assert!(object.key().as_str().parse::<Key>().is_ok());
-                let parsed = ObjectName::parse(&object.key());
-                prop_assert_eq!(parsed.as_ref(), Some(&object));
-                if !object.stem.unit.is_cut() {
-                    prop_assert_eq!(object.stem.unit.unescape(), Some(unit.clone()));
-                }
-            }
-        }
-
-        #[test]
-        fn no_text_is_taken_for_a_name_that_prints_otherwise(text in "[a-z0-9_Z./%~-]{1,60}|web1/20260612_030000Z/[a-z_]{0,5}_20260612_030000Z-[a-z0-9]{4}[.][a-z.]{0,12}") {
-            if let Ok(key) = text.parse::<Key>() && let Some(object) = ObjectName::parse(&key) {
-                prop_assert_eq!(object.key(), key);
-            }
-        }
-    }
 }

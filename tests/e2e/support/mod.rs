@@ -1,0 +1,47 @@
+//! What the tests stand on: servers, the program, and waiting for a condition.
+//! Nothing here sleeps for a guessed time, and nothing here replaces a real thing by a double.
+
+// Which of these helpers are in use changes with the tests.
+#![allow(dead_code, unused_imports)]
+
+pub mod cluster;
+pub mod tool;
+mod tests;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use cluster::{Cluster, Database, SHARED, comparable, sample_database};
+pub use rustix::process::Signal;
+pub use tool::{Ran, Running, Test};
+
+/// The root of the source tree.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether the tests run as root: then servers, and what must not be allowed everything, do not.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Waits until a condition holds; fails the test when it does not within a minute, which is far
+/// longer than anything here takes.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(Duration::from_secs(60), condition), "not within a minute: {what}");
+}
+
+/// Waits until a condition holds, at most this long. Whether it does.
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
