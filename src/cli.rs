@@ -107,6 +107,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it only shows what would be done.
+    pub fn is_dry_run(&self) -> bool {
+        match self {
+            Self::Backup(options) => options.dry_run,
+            Self::Restore(options) => options.dry_run,
+            Self::Prune(options) => options.dry_run,
+            Self::Generate(_) | Self::Validate(_) | Self::List(_) => false,
+        }
+    }
+
     /// Its name on the command line.
     pub fn name(&self) -> &'static str {
         match self {

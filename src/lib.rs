@@ -19,3 +19,6 @@ pub mod commands;
 pub mod report;
 pub mod exit;
 pub mod cli;
+pub mod run;
+
+pub use run::{World, run};

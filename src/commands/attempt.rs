@@ -9,7 +9,7 @@ use crate::commands::stores::Store;
 use crate::config::model::{Compression, Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::host::cancel::Cancel;
+use crate::host::cancel::{Cancel, Reason};
 use crate::names::{Id, Key, ObjectName, Role, Stem, UnitName};
 use crate::observe::Event;
 use crate::source::{CaptureInfo, Inventory, Source};
@@ -49,6 +49,8 @@ struct Lane<'a> {
 /// The artifact's way into every storage. One that fails drops out alone; when none is left, the pass ends.
 struct Fanout<'a> {
     lanes: Vec<Lane<'a>>,
+    /// Ends a source that is silent when nobody listens any more.
+    source: Cancel,
 }
 
 impl io::Write for Fanout<'_> {
@@ -61,6 +63,7 @@ impl io::Write for Fanout<'_> {
         if self.lanes.iter().any(|lane| lane.upload.is_some()) {
             return Ok(bytes.len());
         }
+        self.source.cancel(Reason::Abandoned);
         Err(Error::new(Kind::Storage, "no storage takes any more of it").into())
     }
 
@@ -81,7 +84,8 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
     let stem = Stem { unit: job.unit.escaped(), id };
     let artifact = ObjectName { host: job.config.host.escaped(), stem, role: Role::Artifact(extension(job)) };
     let started = cx.clock.now();
-    let mut fanout = Fanout { lanes: stores.iter().map(|store| open_lane(store, &artifact.key(), cx)).collect() };
+    let lanes = stores.iter().map(|store| open_lane(store, &artifact.key(), cx)).collect();
+    let mut fanout = Fanout { lanes, source: cx.cancel.child(None)? };
     if fanout.lanes.iter().all(|lane| lane.upload.is_none()) {
         cx.cancel.check()?;
         return Ok(fanout.into_attempt(id));
@@ -101,7 +105,11 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
         tool: concat!("db-backup-tools ", env!("CARGO_PKG_VERSION")).to_owned(),
         started,
         finished: cx.clock.now(),
-        artifact: ArtifactFacts { name: artifact.file_name(), bytes: passed.artifact.bytes, sha256: passed.artifact.sha256.clone() },
+        artifact: ArtifactFacts {
+            name: artifact.file_name(),
+            bytes: passed.artifact.bytes,
+            sha256: passed.artifact.sha256.clone(),
+        },
         content: ContentFacts { bytes: passed.content.bytes, sha256: passed.content.sha256.clone() },
         compression: compression_facts(job.target.compression),
         encryption: None,
@@ -141,7 +149,7 @@ impl Fanout<'_> {
 
 /// The one pass of the source; none when every storage dropped out of it.
 fn pass(job: &Job<'_>, id: Id, fanout: &mut Fanout<'_>, cx: &Context) -> Result<Option<(Passed, CaptureInfo)>> {
-    let mut capture = job.source.capture(job.unit, id, cx)?;
+    let mut capture = job.source.capture(job.unit, id, &cx.with_cancel(fanout.source.clone()))?;
     let progress = |bytes| cx.observer.event(Event::UnitProgress { unit: job.unit.clone(), bytes });
     let packed = pipeline::pack(&mut capture, job.target.compression, job.pool, fanout, &progress);
     let passed = match packed {
@@ -202,7 +210,9 @@ fn remove(store: &Store<'_>, files: &Files, cx: &Context) {
 fn check_size(seen: Option<u64>, expected: u64) -> Result<()> {
     match seen {
         Some(seen) if seen == expected => Ok(()),
-        Some(seen) => Err(Error::new(Kind::Storage, format!("the stored artifact has {seen} bytes, and {expected} were written"))),
+        Some(seen) => {
+            Err(Error::new(Kind::Storage, format!("the stored artifact has {seen} bytes, and {expected} were written")))
+        }
         None => Err(Error::new(Kind::Storage, "the artifact is not there after its commit")),
     }
 }

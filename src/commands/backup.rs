@@ -10,7 +10,7 @@ use crate::commands::attempt::{self, Attempt, Job};
 use crate::commands::stores::{Store, source_of};
 use crate::commands::{Found, is_interrupted, notice, prune};
 use crate::config::model::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::host::Context;
 use crate::host::{files, lock};
 use crate::names::{Id, RunId};
@@ -53,7 +53,7 @@ struct Run<'a> {
 /// Backs up what is selected.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     let nothing = || Items::Backups(Vec::new());
-    let plan = match plan::select(config, &options.patterns, &options.storages) {
+    let plan = match plan::backup(config, &options.patterns, &options.storages) {
         Ok(plan) => plan,
         Err(error) => return Found::failure(nothing(), &error),
     };
@@ -62,8 +62,14 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
         Ok(pool) => pool,
         Err(error) => return Found::failure(nothing(), &error),
     };
+    let disabled = plan.disabled.iter().filter(|_| !options.patterns.is_empty());
+    let mut left_out: Vec<Problem> = disabled
+        .map(|name| notice(Some(name.as_str()), "disabled in the config: left out, unless its very name is given"))
+        .collect();
     let run = Run { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
     let (items, problems) = run.all(&plan.units);
+    left_out.extend(problems);
+    let problems = left_out;
     Found { items: Items::Backups(items), problems }
 }
 
@@ -261,6 +267,10 @@ fn summary(item: &BackupItem, took: Duration, problems: &[Problem]) -> String {
     }
     let id = item.id.map(|id| id.to_string()).unwrap_or_default();
     let places = item.storages.join(", ");
-    format!("{id}: {} ({} of content) in {}, to {places}", show_bytes(item.bytes), show_bytes(item.content_bytes), show_duration(took))
+    format!(
+        "{id}: {} ({} of content) in {}, to {places}",
+        show_bytes(item.bytes),
+        show_bytes(item.content_bytes),
+        show_duration(took)
+    )
 }
-

@@ -33,7 +33,8 @@ pub fn run(options: &Options) -> Found {
 fn write(path: &Path, force: bool) -> Result<()> {
     let failed = |error: std::io::Error| {
         let there = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let hint = if there { "choose another name, or overwrite it with --force" } else { "check the directory and its permissions" };
+        let hint =
+            if there { "choose another name, or overwrite it with --force" } else { "check the directory and its permissions" };
         let kind = if there { Kind::Refused } else { Kind::Config };
         Error::new(kind, format!("can't write {}", path.display())).hint(hint).source(error)
     };

@@ -85,13 +85,12 @@ impl Listing<'_> {
     fn run(&mut self) -> Result<Items> {
         let names = Names::new(&self.options.patterns)?;
         let backups = self.scan()?;
-        let known = backups.iter().map(|backup| unit_name(&backup.stem.unit));
-        let configured = self.config.targets.iter().flat_map(Target::units);
-        names.check_all_match(known.chain(configured).collect::<Vec<_>>().iter())?;
+        let stored: Vec<UnitName> = backups.iter().map(|backup| unit_name(&backup.stem.unit)).collect();
+        names.check(self.config, &stored)?;
         let mut units: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
         for backup in &backups {
             let unit = unit_name(&backup.stem.unit);
-            if names.matches(&unit) {
+            if names.matches_unit(&unit) {
                 units.entry(unit).or_default().push(backup);
             }
         }
@@ -137,8 +136,9 @@ impl Listing<'_> {
         hosts.dedup();
         if !hosts.is_empty() {
             let names: Vec<String> = hosts.iter().map(|host| unit_name(host).to_string()).collect();
-            let error = Error::new(Kind::NotFound, format!("host {} has no backup here, but others do: {}", self.host, names.join(", ")))
-                .hint("show them with --host NAME, or set `host:` in the config");
+            let error =
+                Error::new(Kind::NotFound, format!("host {} has no backup here, but others do: {}", self.host, names.join(", ")))
+                    .hint("show them with --host NAME, or set `host:` in the config");
             self.problems.push(Problem::of(&error, Severity::Notice));
         }
     }
@@ -210,7 +210,8 @@ impl Listing<'_> {
             let result = verify::verify(store, &copy.entry, &manifest, &unit, self.cx);
             let id = row.backup.stem.id;
             let ok = result.is_ok();
-            let summary = format!("{id} in {}: {}", copy.storage, if ok { "every byte is as it was written" } else { "NOT PROVEN" });
+            let summary =
+                format!("{id} in {}: {}", copy.storage, if ok { "every byte is as it was written" } else { "NOT PROVEN" });
             self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok, summary });
             match result {
                 // The bytes are as they were written; what tripped a guard stays suspicious.
@@ -246,7 +247,13 @@ impl Listing<'_> {
         let state = row.state();
         let manifest = row.manifest();
         let holds = row.copies.iter().filter(|(_, seen)| state_of(seen) == state);
-        let proven = row.copies.iter().flat_map(|(copy, _)| &copy.entry.proofs).filter(|proof| proof.ok).map(|proof| proof.at.time()).max();
+        let proven = row
+            .copies
+            .iter()
+            .flat_map(|(copy, _)| &copy.entry.proofs)
+            .filter(|proof| proof.ok)
+            .map(|proof| proof.at.time())
+            .max();
         let id = row.backup.stem.id;
         ListItem {
             id: id.to_string(),
@@ -268,7 +275,7 @@ impl Listing<'_> {
         let Some(max_age) = self.options.max_age else { return };
         let now = self.cx.clock.now();
         let enabled = self.config.targets.iter().filter(|target| target.enabled).flat_map(Target::units);
-        for unit in enabled.filter(|unit| names.matches(unit)) {
+        for unit in enabled.filter(|unit| names.matches_unit(unit)) {
             let whole = rows.iter().filter(|row| row.unit == unit && row.state() == State::Whole);
             let newest = whole.map(|row| row.backup.stem.id.run().time()).filter(|started| *started <= now).max();
             if let Some(reason) = stats::too_old(newest, max_age, now) {
@@ -285,7 +292,11 @@ impl Listing<'_> {
         let mut units: BTreeMap<&UnitName, Vec<Sample>> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.state() == State::Whole) {
             if let Some(manifest) = row.manifest() {
-                let sample = Sample { id: row.backup.stem.id, stored_bytes: manifest.artifact.bytes, content_bytes: manifest.content.bytes };
+                let sample = Sample {
+                    id: row.backup.stem.id,
+                    stored_bytes: manifest.artifact.bytes,
+                    content_bytes: manifest.content.bytes,
+                };
                 units.entry(&row.unit).or_default().push(sample);
             }
         }

@@ -1,16 +1,15 @@
 //! The commands: where sources, stages, storages and the catalog meet. Each takes the configuration
 //! and its own options, and returns what it found as data; none prints, and none ends the process.
 
-pub mod backup;
-pub mod generate;
-pub mod list;
-pub mod prune;
-pub mod restore;
-pub mod validate;
-
-mod attempt;
 mod stores;
+mod attempt;
 mod verify;
+pub mod generate;
+pub mod validate;
+pub mod prune;
+pub mod backup;
+pub mod list;
+pub mod restore;
 
 use crate::error::{Error, Kind};
 use crate::host::Context;
@@ -35,7 +34,7 @@ impl Found {
 }
 
 /// Something a person should know and that moves no exit code.
-fn notice(target: Option<&str>, cause: impl Into<String>) -> Problem {
+pub(crate) fn notice(target: Option<&str>, cause: impl Into<String>) -> Problem {
     let error = Error::new(Kind::Check, cause);
     let error = match target {
         Some(target) => error.target(target),

@@ -69,8 +69,8 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
         }
     }
     let units = units_of(config, &scanned);
-    names.check_all_match(units.iter())?;
-    for unit in units.iter().filter(|unit| names.matches(unit)) {
+    names.check(config, &units)?;
+    for unit in units.iter().filter(|unit| names.matches_unit(unit)) {
         if is_interrupted(cx) {
             break;
         }
@@ -142,7 +142,13 @@ pub(super) fn unit_in(store: &Store<'_>, config: &Config, unit: &UnitName, polic
 }
 
 /// Decides from the listing first; where something is to go, every manifest is read and counts.
-fn decide<'a>(store: &Store<'_>, entries: &'a [Entry], policy: &Policy, config: &Config, cx: &Context) -> Vec<(&'a Entry, Decision)> {
+fn decide<'a>(
+    store: &Store<'_>,
+    entries: &'a [Entry],
+    policy: &Policy,
+    config: &Config,
+    cx: &Context,
+) -> Vec<(&'a Entry, Decision)> {
     let now = cx.clock.now();
     let from_listing: Vec<_> = entries.iter().map(|entry| weigh(entry, None)).collect();
     let mut decisions = retention::decide(&from_listing, policy, config.timezone, now);
@@ -210,7 +216,15 @@ fn collect(store: &Store<'_>, config: &Config, unit: &UnitName, dry_run: bool, c
     done
 }
 
-fn collect_from(store: &Store<'_>, config: &Config, unit: &UnitName, minimum: Duration, dry_run: bool, done: &mut Done, cx: &Context) -> Result<()> {
+fn collect_from(
+    store: &Store<'_>,
+    config: &Config,
+    unit: &UnitName,
+    minimum: Duration,
+    dry_run: bool,
+    done: &mut Done,
+    cx: &Context,
+) -> Result<()> {
     let (host, escaped) = (config.host.escaped(), unit.escaped());
     let now = store.storage.now(cx)?;
     let age = |modified: chrono::DateTime<chrono::Utc>| (now - modified).to_std().unwrap_or_default();
@@ -305,7 +319,9 @@ fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Con
     match action {
         Action::Delete if entry.pinned => return refuse("it is pinned", "take the pin off first: prune --unpin ID"),
         Action::Delete if !store.config.prune => return refuse("the storage has prune: false", "name another with --storage"),
-        Action::Pin if !entry.has_manifest => return refuse("it is incomplete: there is nothing to keep", "`list --all` shows why"),
+        Action::Pin if !entry.has_manifest => {
+            return refuse("it is incomplete: there is nothing to keep", "`list --all` shows why");
+        }
         _ if dry_run => return Ok(()),
         _ => {}
     }

@@ -125,7 +125,7 @@ fn open_stores<'a>(config: &'a Config, names: &Names, options: &Options) -> Resu
     if let Some(from) = &options.from {
         return stores::open_named(config, std::slice::from_ref(from));
     }
-    let target = config.targets.iter().find(|target| target.units().iter().any(|unit| names.matches(unit)));
+    let target = config.targets.iter().find(|target| target.units().iter().any(|unit| names.matches_unit(unit)));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -136,7 +136,7 @@ fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: 
     };
     let own = host.as_ref().unwrap_or(&config.host).escaped();
     let mut backups = scan(stores, Some(&own), cx)?;
-    let is_wanted = |backup: &Backup| names.matches(&unit_name(&backup.stem.unit));
+    let is_wanted = |backup: &Backup| names.matches_unit(&unit_name(&backup.stem.unit));
     if host.is_none() && !backups.iter().any(is_wanted) {
         backups = scan(stores, None, cx)?;
     }
@@ -179,7 +179,11 @@ fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &
     let mut known: Vec<String> = entries.map(|entry| unit_name(&entry.stem.unit).to_string()).collect();
     known.sort();
     known.dedup();
-    let hint = if known.is_empty() { "the storages hold no backup at all".into() } else { format!("there are backups of: {}", known.join(", ")) };
+    let hint = if known.is_empty() {
+        "the storages hold no backup at all".into()
+    } else {
+        format!("there are backups of: {}", known.join(", "))
+    };
     Error::new(Kind::NotFound, format!("there is no backup of {} for host {host}", options.name)).hint(hint)
 }
 
@@ -240,10 +244,20 @@ fn read_into(choice: &Choice<'_>, output: &mut (dyn Write + Send), cx: &Context)
     verify::read_through(choice.store, &choice.entry, &choice.manifest, &choice.unit, output, cx).map(drop)
 }
 
-fn into_place(config: &Config, choice: &Choice<'_>, to: &Destination, options: &Options, item: &mut RestoreItem, cx: &Context) -> Result<String> {
+fn into_place(
+    config: &Config,
+    choice: &Choice<'_>,
+    to: &Destination,
+    options: &Options,
+    item: &mut RestoreItem,
+    cx: &Context,
+) -> Result<String> {
     let target = plan::target_of(config, &choice.unit).ok_or_else(|| {
-        Error::new(Kind::Config, format!("the config has no target {}, so there is no server to restore to", choice.manifest.target))
-            .hint("add the target to the config, or take the dump alone with --output FILE")
+        Error::new(
+            Kind::Config,
+            format!("the config has no target {}, so there is no server to restore to", choice.manifest.target),
+        )
+        .hint("add the target to the config, or take the dump alone with --output FILE")
     })?;
     let source = source_of(target);
     let facts = &choice.manifest.facts;
@@ -291,7 +305,12 @@ fn into_file(choice: &Choice<'_>, path: &Path, dry_run: bool, cx: &Context) -> R
         return Ok(done);
     }
     let failed = |error: std::io::Error| {
-        refused(Kind::StorageDenied, format!("can't write {}", path.display()), "check the directory's permissions and free space").source(error)
+        refused(
+            Kind::StorageDenied,
+            format!("can't write {}", path.display()),
+            "check the directory's permissions and free space",
+        )
+        .source(error)
     };
     let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory).map_err(failed)?;
     // The pipeline knows nothing of files: what the disk says is told as the disk's.

@@ -62,7 +62,9 @@ fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             return Err(named(Error::new(Kind::Database, format!("the role can't read everything: {shown}{more}")))
                 .step("privileges")
-                .hint("GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner"));
+                .hint(
+                    "GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner",
+                ));
         }
         details.push(format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way));
         details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
@@ -83,9 +85,18 @@ fn storage_works(store: &Store<'_>, cx: &Context) -> Result<Vec<String>> {
         let read_back = (|| {
             let mut bytes = Vec::new();
             let mut reader = storage.read(&key, 0, cx)?.take(PROBE.len() as u64 + 1);
-            reader.read_to_end(&mut bytes).map_err(|error| crate::error::from_io(error, Kind::Storage, "can't read the probe back"))?;
+            reader
+                .read_to_end(&mut bytes)
+                .map_err(|error| crate::error::from_io(error, Kind::Storage, "can't read the probe back"))?;
             let mut listed = false;
-            storage.list(key.as_str(), &mut |meta| { listed |= meta.key == key; Ok(()) }, cx)?;
+            storage.list(
+                key.as_str(),
+                &mut |meta| {
+                    listed |= meta.key == key;
+                    Ok(())
+                },
+                cx,
+            )?;
             match (bytes == PROBE, listed) {
                 (true, true) => Ok(()),
                 (false, _) => Err(Error::new(Kind::Storage, "what was read back is not what was written")),

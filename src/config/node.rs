@@ -111,8 +111,8 @@ fn join(place: &str, key: &str) -> String {
 /// Resolves `<<`: what the mapping has itself wins, then what is merged first. A `<<` that is
 /// given twice or merges no mapping is left where it is, to be found as an unknown key.
 fn merge(place: &str, mut entries: Vec<Entry>) -> Vec<Entry> {
-    let mut merges = entries.iter().enumerate().filter(|(_, entry)| entry.key == "<<");
-    let (Some((at, entry)), None) = (merges.next(), merges.next()) else { return entries };
+    let mut merge_keys = entries.iter().enumerate().filter(|(_, entry)| entry.key == "<<");
+    let (Some((at, entry)), None) = (merge_keys.next(), merge_keys.next()) else { return entries };
     let sources: Option<Vec<&[Entry]>> = match &entry.node.value {
         Value::Map(source) => Some(vec![source]),
         Value::List(items) => items

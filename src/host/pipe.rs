@@ -31,9 +31,11 @@ impl Write for StandardOutput {
         self.cx.cancel.poll(&mut ready, None)?;
         match rustix::io::retry_on_intr(|| rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(ATOMIC)])) {
             Ok(count) => Ok(count),
-            Err(rustix::io::Errno::PIPE) => Err(Error::new(Kind::Child, "the reader of standard output went away before the end")
-                .hint("look at what the reading program said")
-                .into()),
+            Err(rustix::io::Errno::PIPE) => {
+                Err(Error::new(Kind::Child, "the reader of standard output went away before the end")
+                    .hint("look at what the reading program said")
+                    .into())
+            }
             Err(error) => Err(Error::new(Kind::Internal, "can't write to standard output").source(error).into()),
         }
     }

@@ -124,7 +124,7 @@ impl Gate {
         match words {
             ["ALTER", "DEFAULT", "PRIVILEGES", ..] | ["GRANT" | "REVOKE", ..] => self.omit.privileges,
             // Around a grant by another role than the owner.
-            ["SET", "SESSION", "AUTHORIZATION", ..] | ["RESET", "SESSION", "AUTHORIZATION", ..] => self.omit.privileges,
+            ["SET" | "RESET", "SESSION", "AUTHORIZATION", ..] => self.omit.privileges,
             ["ALTER", ..] => self.omit.owners && is_owner_change(statement),
             ["REFRESH", "MATERIALIZED", "VIEW", ..] => {
                 let name = [b"REFRESH".as_slice(), b"MATERIALIZED", b"VIEW"]

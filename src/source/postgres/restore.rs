@@ -206,8 +206,9 @@ impl Sink for PlainSink {
 /// Why psql took no more: what it said, where it ended; else the write's own error.
 fn load_failed(psql: &mut Child, error: io::Error) -> Error {
     let error = crate::error::from_io(error, Kind::Child, "psql took no more of the dump");
-    if matches!(error.kind(), Kind::Interrupted | Kind::Timeout) {
-        return error;
+    // Only where it has ended: waiting would end its input, and what came so far would be applied.
+    if error.kind() != Kind::Child {
+        return error.step("load");
     }
     match psql.wait() {
         Ok(finished) if !finished.exit.is_success() => {
