@@ -185,7 +185,7 @@ const HARMS: &[Harm] = &[
         |yard| {
             yard.change(|manifest| {
                 manifest["artifact"]["name"] = json!(object("app", OURS, Role::Artifact("sql".into())).file_name());
-            })
+            });
         },
         "damaged",
         "sql is missing",

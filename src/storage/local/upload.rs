@@ -158,9 +158,11 @@ fn create(root: &Path, key: &Key, place: &Place, cx: &Context) -> Result<(Tempor
             Ok(file) => return Ok((Temporary { path, run_dir: place.run_dir.clone(), gone: false }, file)),
             // A prune took an empty directory away just then, or the name is taken by chance.
             Err(error) if matches!(error.kind(), Kind::Missing | Kind::Exists) && attempts < ATTEMPTS && root.is_dir() => {}
-            // An absent directory must not be taken for an absent object.
-            Err(error) if error.kind() == Kind::Missing => return Err(error.kind_is(Kind::StorageDenied)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let _ = fs::remove_dir(&place.run_dir);
+                // An absent directory must not be taken for an absent object.
+                return Err(if error.kind() == Kind::Missing { error.kind_is(Kind::StorageDenied) } else { error });
+            }
         }
     }
 }
