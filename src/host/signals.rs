@@ -127,7 +127,9 @@ mod tests {
     #[test]
     fn how_children_end_is_known_though_we_were_started_with_sigchld_ignored() {
         let cx = Context::for_tests();
-        start(&cx, "trap '' CHLD;");
+        let mut child = start(&cx, r#"exec env --ignore-signal=CHLD "$@";"#);
+        send(&child, "TERM", &cx);
+        read_to(&mut child, "Some(Signal(15))");
     }
 
     #[test]
