@@ -15,7 +15,8 @@ use crate::names::Key;
 
 /// A place for objects. Nothing is ever overwritten, and nothing is visible under its key before
 /// it is whole and durable. All calls may be made from several threads at once, and end within a
-/// second of the context's cancel.
+/// second of the context's cancel. Keys have three parts, HOST/RUN/FILE, none with a leading dot;
+/// FILE leaves 14 of a file name's 255 bytes free. `conformance` holds all of it.
 pub trait Storage: Send + Sync {
     /// Makes the place ready for a first upload, and fails where it can't be: a missing parent,
     /// an unmounted disk. May be called again at any time.
@@ -30,15 +31,17 @@ pub trait Storage: Send + Sync {
     /// Writes a small object whole. `Exists` when the key is taken.
     fn put_new(&self, key: &Key, bytes: &[u8], cx: &Context) -> Result<ObjectMeta>;
 
-    /// Reads an object from `from` on (a byte offset). `Missing` when there is none. The reader's
-    /// errors carry ours; an end of file before the object's end is an error, never an end.
+    /// Reads an object from `from` on (a byte offset). `Missing` when there is none, and only then:
+    /// an absent place has another kind; `Damaged` when it ends before `from`. The reader's errors
+    /// carry ours; an end of file before the object's end is an error, never an end.
     fn read(&self, key: &Key, from: u64, cx: &Context) -> Result<Box<dyn Read + Send>>;
 
     /// A look at one object; `None` when there is none. Its size is always known.
     fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>>;
 
-    /// Every object whose key begins with `prefix` (empty: all), in no promised order. A place that
-    /// is absent is an error and not an empty list.
+    /// Every object whose key begins with `prefix`, which may end anywhere in a key's text (empty:
+    /// all), in no promised order. A place that is absent is an error (`Missing`) and not an empty
+    /// list. An error of `each` ends it.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()>;
 
     /// Deletes in this order, stopping at nothing: each key's own outcome. A key that is gone

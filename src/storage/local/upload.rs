@@ -158,20 +158,27 @@ fn create(root: &Path, key: &Key, place: &Place, cx: &Context) -> Result<(Tempor
             Ok(file) => return Ok((Temporary { path, run_dir: place.run_dir.clone(), gone: false }, file)),
             // A prune took an empty directory away just then, or the name is taken by chance.
             Err(error) if matches!(error.kind(), Kind::Missing | Kind::Exists) && attempts < ATTEMPTS && root.is_dir() => {}
-            // An absent directory must not be taken for an absent object.
-            Err(error) if error.kind() == Kind::Missing => return Err(error.kind_is(Kind::StorageDenied)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let _ = fs::remove_dir(&place.run_dir);
+                // An absent directory must not be taken for an absent object.
+                return Err(if error.kind() == Kind::Missing { error.kind_is(Kind::StorageDenied) } else { error });
+            }
         }
     }
 }
 
 /// Makes a directory and syncs its parent, also where another made it and may not have synced yet.
+/// `Missing` when a prune takes it away meanwhile.
 fn make_dir(dir: &Path, parent: &Path) -> Result<()> {
-    files::create_private_dir(dir).map_err(|error| failed(error, "can't make the directory", dir))?;
+    match files::create_private_dir(dir) {
+        // Something was there a moment ago: what it was is seen below, if it still is.
+        Err(error) if error.kind() != ErrorKind::NotADirectory => return Err(failed(error, "can't make the directory", dir)),
+        _ => {}
+    }
     // A listing follows no link: what was stored behind one would never be found.
     let found = fs::symlink_metadata(dir).map_err(|error| failed(error, "can't look at", dir))?;
     if !found.is_dir() {
-        return Err(denied(dir, "is a symbolic link, not a directory"));
+        return Err(denied(dir, "is no directory, but a file or a link"));
     }
     files::sync_dir(parent).map_err(|error| failed(error, "can't sync", parent))
 }
