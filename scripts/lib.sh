@@ -18,15 +18,15 @@ as_root() {
     fi
 }
 
-# The packages that this run has installed.
-INSTALLED=()
+# The packages there were before this run installed any.
+PACKAGES_BEFORE=
 
 # apt_install PACKAGE...: quiet unless it fails, and asks nothing.
 apt_install() {
-    local log before
+    local log
     have apt-get || die "missing here: $*. Install them with this system's package manager, then run this again."
+    [ -n "$PACKAGES_BEFORE" ] || PACKAGES_BEFORE=$(packages)
     log=$(mktemp)
-    before=$(packages)
     printf 'Installing %s ...\n' "$*" >&2
     if ! { as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
@@ -35,13 +35,14 @@ apt_install() {
         die "apt-get could not install $*: see above"
     fi
     rm -f "$log"
-    local package
-    while read -r package; do
-        INSTALLED+=("$package")
-    done < <(comm -13 <(printf '%s\n' "$before") <(packages))
 }
 
-packages() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | awk '$1 == "ii" { print $2 }' | LC_ALL=C sort; }
+packages() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | awk '$1 == "ii" { print $2 }' | LC_ALL=C sort -u; }
+
+# What apt_install has brought, on one line.
+packages_installed() {
+    [ -z "$PACKAGES_BEFORE" ] || LC_ALL=C comm -13 <(printf '%s\n' "$PACKAGES_BEFORE") <(packages) | paste -sd ' ' -
+}
 
 # The newest directory that holds a PostgreSQL server's programs, and the client's: Debian keeps them out of PATH.
 find_postgres() {
