@@ -177,7 +177,8 @@ fn an_address_may_bring_the_database_or_leave_it_out() {
     let config = with_target("uri: postgresql://u@h\ndatabase: d");
     assert_eq!(postgres(&config).database.as_deref(), Some("d"));
     assert!(literal_secrets(&config).is_empty());
-    for uri in ["postgresql://u:pw@h/d", "postgresql://h/d?password=pw"] {
+    assert!(literal_secrets(&with_target("uri: postgres://u:${PW}@h:1/d")).is_empty());
+    for uri in ["postgresql://u:pw@h/d", "postgresql://u:${NONE:-pw}@h/d", "postgresql://h/d?password=pw"] {
         assert_eq!(literal_secrets(&with_target(&format!("uri: {uri}"))), ["uri of app"]);
     }
 }
