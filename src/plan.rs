@@ -127,8 +127,8 @@ impl Names {
     }
 
     /// The NAMEs that match none of these units.
-    pub fn unmatched<'u>(&self, units: impl IntoIterator<Item = &'u UnitName> + Clone) -> Vec<&str> {
-        let lost = |pattern: &&Pattern| !units.clone().into_iter().any(|unit| pattern.matches_unit(unit));
+    pub fn unmatched(&self, units: &[UnitName]) -> Vec<&str> {
+        let lost = |pattern: &&Pattern| !units.iter().any(|unit| pattern.matches_unit(unit));
         self.patterns.iter().filter(lost).map(|pattern| pattern.text.as_str()).collect()
     }
 

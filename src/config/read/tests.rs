@@ -25,7 +25,7 @@ fn good(text: &str) -> Config {
 fn with_target(lines: &str) -> Config {
     good(&format!(
         "version: 1\nstorages: {{ local: {{ type: local, path: /b }} }}\ntargets:\n  - name: app\n    type: postgres\n{}",
-        lines.lines().map(|line| format!("    {line}\n")).collect::<String>()
+        lines.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     ))
 }
 
