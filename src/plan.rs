@@ -14,6 +14,8 @@ pub struct Plan<'c> {
     pub units: Vec<PlannedUnit<'c>>,
     /// Targets that a pattern met and that are left out, as they are disabled.
     pub disabled: Vec<&'c TargetName>,
+    /// Targets that were chosen, and that go to none of the chosen storages.
+    pub elsewhere: Vec<&'c TargetName>,
 }
 
 /// A unit and where it goes.
@@ -34,7 +36,7 @@ pub fn backup<'c>(config: &'c Config, names: &[String], storages: &[String]) -> 
     let names = Names::new(names)?;
     let chosen = self::storages(config, storages)?;
     names.check(config, &[])?;
-    let mut plan = Plan { units: Vec::new(), disabled: Vec::new() };
+    let mut plan = Plan { units: Vec::new(), disabled: Vec::new(), elsewhere: Vec::new() };
     for target in &config.targets {
         let units: Vec<UnitName> = target.units().into_iter().filter(|unit| names.matches(unit, &target.name)).collect();
         if units.is_empty() {
@@ -46,11 +48,20 @@ pub fn backup<'c>(config: &'c Config, names: &[String], storages: &[String]) -> 
         }
         let storages: Vec<&StorageConfig> =
             target.storages.iter().filter_map(|name| chosen.iter().copied().find(|storage| storage.name == *name)).collect();
-        if !storages.is_empty() {
+        if storages.is_empty() {
+            plan.elsewhere.push(&target.name);
+        } else {
             plan.units.extend(units.into_iter().map(|unit| PlannedUnit { unit, target, storages: storages.clone() }));
         }
     }
-    Ok(plan)
+    match plan.elsewhere.as_slice() {
+        [_, ..] if plan.units.is_empty() => {
+            let targets = enumerate(plan.elsewhere.iter().map(|name| name.as_str()), "and");
+            let cause = format!("{targets} goes to no storage that --storage names");
+            Err(Error::new(Kind::NotFound, cause).hint("look at the target's `storages:`"))
+        }
+        _ => Ok(plan),
+    }
 }
 
 /// The storages of these names (none: all), in the config's order.
@@ -116,8 +127,8 @@ impl Names {
     }
 
     /// The NAMEs that match none of these units.
-    pub fn unmatched<'u>(&self, units: impl IntoIterator<Item = &'u UnitName> + Clone) -> Vec<&str> {
-        let lost = |pattern: &&Pattern| !units.clone().into_iter().any(|unit| pattern.matches_unit(unit));
+    pub fn unmatched(&self, units: &[UnitName]) -> Vec<&str> {
+        let lost = |pattern: &&Pattern| !units.iter().any(|unit| pattern.matches_unit(unit));
         self.patterns.iter().filter(lost).map(|pattern| pattern.text.as_str()).collect()
     }
 

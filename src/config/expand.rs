@@ -15,8 +15,8 @@ pub(super) struct Expanded {
     pub masked: String,
     /// Whether anything came from a variable or its default.
     pub from_variable: bool,
-    /// Whether any part of it stands in the file.
-    pub literal: bool,
+    /// What of it stands in the file, defaults too: all that a reader of the file could learn.
+    pub own: String,
 }
 
 /// Why a value can't be expanded.
@@ -86,18 +86,18 @@ impl Work<'_> {
         let set = self.env.get(name);
         let full = set.filter(|value| !value.is_empty());
         if rest.is_empty() {
-            out.masked.push_str(&format!("${{{name}}}"));
+            out.masked.extend(["${", name, "}"]);
             match set {
                 Some(value) => out.value.push_str(value),
                 None => self.missing(name, format!("the variable {name} is not set")),
             }
         } else if let Some(default) = rest.strip_prefix(":-") {
             let default = self.default(default, full.is_none(), depth);
-            out.masked.push_str(&format!("${{{name}:-{}}}", default.masked));
-            out.literal |= default.literal;
+            out.masked.extend(["${", name, ":-", &default.masked, "}"]);
+            out.own.push_str(&default.own);
             out.value.push_str(full.unwrap_or(&default.value));
         } else if let Some(message) = rest.strip_prefix(":?") {
-            out.masked.push_str(&format!("${{{name}}}"));
+            out.masked.extend(["${", name, "}"]);
             match full {
                 Some(value) => out.value.push_str(value),
                 None => self.missing(name, format!("the variable {name} is not set: {message}")),
@@ -132,7 +132,7 @@ impl Expanded {
     fn literal(&mut self, text: &str) {
         if !text.is_empty() {
             self.value.push_str(text);
-            self.literal = true;
+            self.own.push_str(text);
             if !self.masked.ends_with("***") {
                 self.masked.push_str("***");
             }

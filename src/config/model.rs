@@ -69,7 +69,7 @@ pub enum StorageKind {
 pub struct Target {
     /// Its name.
     pub name: TargetName,
-    /// False: left out unless it is named for `restore` or `list`.
+    /// False: `backup` leaves it out, unless its very name is given.
     pub enabled: bool,
     /// Names of storages, in order, at least one, each of them known.
     pub storages: Vec<String>,

@@ -125,15 +125,15 @@ fn merge(place: &str, mut entries: Vec<Entry>) -> Vec<Entry> {
         _ => None,
     };
     let Some(sources) = sources else { return entries };
-    let mut merged: Vec<Entry> = Vec::new();
+    let mut taken: Vec<Entry> = Vec::new();
     for candidate in sources.into_iter().flatten() {
-        if !entries.iter().chain(&merged).any(|entry| entry.key == candidate.key) {
+        if !entries.iter().chain(&taken).any(|entry| entry.key == candidate.key) {
             let mut candidate = candidate.clone();
             candidate.node.move_to(join(place, &candidate.key));
-            merged.push(candidate);
+            taken.push(candidate);
         }
     }
-    entries.splice(at..=at, merged);
+    entries.splice(at..=at, taken);
     entries
 }
 

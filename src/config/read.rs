@@ -83,7 +83,7 @@ pub fn read_file(path: &Path, env: &Env, facts: &HostFacts) -> Result<Config, Co
             literal.join(", ")
         ));
     }
-    config.path = path.to_owned();
+    path.clone_into(&mut config.path);
     Ok(config)
 }
 
@@ -153,6 +153,7 @@ fn file(walk: &Walk<'_>, root: &Node, path: &Path, facts: &HostFacts) -> Option<
 }
 
 /// A key that may be absent: `None` where it is there and wrong.
+#[allow(clippy::option_option)] // absent and wrong are two things
 fn optional<T>(node: Option<&Node>, read: impl FnOnce(&Node) -> Option<T>) -> Option<Option<T>> {
     node.map_or(Some(None), |node| read(node).map(Some))
 }

@@ -42,7 +42,7 @@ mod tests {
     }
 
     /// The example's secret file stands elsewhere than on this machine.
-    fn with_a_secret_file(text: String, dir: &Path) -> String {
+    fn with_a_secret_file(text: &str, dir: &Path) -> String {
         let file = dir.join("postgres_password");
         std::fs::write(&file, "secret\n").unwrap();
         text.replace("/run/secrets/postgres_password", file.to_str().unwrap())
@@ -66,7 +66,7 @@ mod tests {
                 .enumerate()
                 .map(|(at, line)| if block.contains(&at) { uncommented(line) } else { (*line).to_owned() })
                 .collect();
-            read_as_root(&with_a_secret_file(text.join("\n"), dir.path()));
+            read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()));
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
             .filter(|line| !line.contains("#| password") || line.contains("file:"))
             .map(|line| if line.contains(MARK) { uncommented(line) } else { line.to_owned() })
             .collect();
-        let config = read_as_root(&with_a_secret_file(text.join("\n"), dir.path()));
+        let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()));
         assert_eq!((config.storages.len(), config.targets.len()), (2, 2));
     }
 }

@@ -138,7 +138,18 @@ mod tests {
             revealed(SecretFrom::Command(vec![])),
         ];
         let shown: Vec<String> = errors.into_iter().map(|error| format!("{}\n", error.unwrap_err())).collect();
-        insta::assert_snapshot!(shown.concat(), @"");
+        insta::assert_snapshot!(shown.concat(), @r"
+        the secret { as written } is empty
+        the secret { as written } is empty
+        the secret { as written } is not UTF-8 text
+        the secret { as written } holds a zero byte
+        the secret { as written } is longer than 64 KiB
+        the secret { as written } is not a regular file
+        the secret { as written } is empty
+        the secret { as written } exited with code 3: vault: sealed
+        the secret { as written } was killed by signal 9 (SIGKILL; the out-of-memory killer?)
+        the secret { as written } names no program
+        ");
         assert!(!shown.concat().contains("hunter2"));
     }
 

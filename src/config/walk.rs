@@ -49,13 +49,11 @@ impl<'a> Walk<'a> {
 
     /// A mapping.
     pub(super) fn map<'n>(&'n self, node: &'n Node, what: &str) -> Option<Fields<'n>> {
-        match &node.value {
-            Value::Map(entries) => Some(Fields { walk: self, node, entries, asked: RefCell::default() }),
-            _ => {
-                self.expected(node, what, None);
-                None
-            }
+        if let Value::Map(entries) = &node.value {
+            return Some(Fields { walk: self, node, entries, asked: RefCell::default() });
         }
+        self.expected(node, what, None);
+        None
     }
 
     /// A list of one or more.
@@ -66,11 +64,6 @@ impl<'a> Walk<'a> {
                 None
             }
             Value::List(items) => Some(items),
-            Value::Scalar(scalar) => {
-                let hint = format!("write [{}]", scalar.text);
-                self.expected(node, what, (scalar.text.len() < 60).then_some(hint));
-                None
-            }
             _ => {
                 self.expected(node, what, None);
                 None
@@ -98,7 +91,8 @@ impl<'a> Walk<'a> {
         let raw = self.raw(node, what)?;
         match expand(raw, self.env) {
             Ok(out) if out.value.is_empty() => {
-                let found = if out.from_variable { "one that is set to nothing" } else { "an empty one" };
+                let found =
+                    if out.from_variable { format!("{}, which is empty", node.describe()) } else { "an empty one".into() };
                 self.wrong(node, format!("expected {what}, found {found}"), None);
                 None
             }
@@ -162,7 +156,11 @@ impl<'a> Walk<'a> {
                 self.wrong(node, format!("{} is not supported by this version: expected {what}", node.describe()), None);
             } else {
                 let near = nearest(&out.value, known.iter().copied().chain(later.iter().copied()));
-                self.expected(node, &what, near.map(|word| format!("did you mean {word}?")));
+                let hint = match near {
+                    _ if out.from_variable => Some("look at what the variable holds".to_owned()),
+                    near => near.map(|word| format!("did you mean {word}?")),
+                };
+                self.expected(node, &what, hint);
             }
         }
         found

@@ -30,13 +30,14 @@ fn texts(names: &[&str]) -> Vec<String> {
 fn planned(names: &[&str], storages: &[&str]) -> String {
     let config = config();
     match backup(&config, &texts(names), &texts(storages)) {
-        Err(error) => format!("{:?}", error),
+        Err(error) => format!("{error:?}"),
         Ok(plan) => {
             let units = plan.units.iter().map(|planned| {
                 let storages: Vec<&str> = planned.storages.iter().map(|storage| storage.name.as_str()).collect();
                 format!("{}>{}", planned.unit, storages.join(","))
             });
-            units.chain(plan.disabled.iter().map(|name| format!("-{name}"))).collect::<Vec<_>>().join(" ")
+            let disabled = plan.disabled.iter().map(|name| format!("-{name}"));
+            units.chain(disabled).chain(plan.elsewhere.iter().map(|name| format!("!{name}"))).collect::<Vec<_>>().join(" ")
         }
     }
 }
@@ -66,15 +67,20 @@ fn a_disabled_target_is_backed_up_only_by_its_very_name() {
 
 #[test]
 fn a_storage_restricts_where_a_backup_goes() {
-    assert_eq!(planned(&[], &["offsite"]), "app>offsite shop>offsite -app-staging");
-    assert_eq!(planned(&["app2"], &["offsite"]), "");
+    assert_eq!(planned(&[], &["offsite"]), "app>offsite shop>offsite -app-staging !app2");
+    assert!(planned(&["app2"], &["offsite"]).starts_with("NotFound"));
 }
 
 #[test]
 fn what_matches_nothing_is_found_before_anything_runs() {
     insta::assert_snapshot!(
         [planned(&["app", "shp"], &[]), planned(&["x*"], &[]), planned(&[], &["ofsite"]), planned(&["[a"], &[])].join("\n"),
-        @r""
+        @r#"
+    NotFound no target or unit matches shp (hint: did you mean shop? known: app, app-staging, app2 and shop)
+    NotFound no target or unit matches x* (hint: known: app, app-staging, app2 and shop)
+    NotFound no storage is named ofsite (hint: did you mean offsite? known: local and offsite)
+    Config NAME "[a" is no glob: unclosed character class; missing ']' (hint: in a glob, *, ?, [, ] and {, } have a meaning: write \[ for a literal one)
+    "#
     );
 }
 

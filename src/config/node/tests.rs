@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use super::*;
 
 fn get<'a>(node: &'a Node, key: &str) -> &'a Node {
@@ -7,7 +9,7 @@ fn get<'a>(node: &'a Node, key: &str) -> &'a Node {
 
 fn show(node: &Node, out: &mut String) {
     let line = node.line.map_or("?".into(), |line| line.to_string());
-    out.push_str(&format!("{line}: {} = {}\n", node.place, node.describe()));
+    writeln!(out, "{line}: {} = {}", node.place, node.describe()).unwrap();
     match &node.value {
         Value::List(items) => items.iter().for_each(|item| show(item, out)),
         Value::Map(entries) => entries.iter().for_each(|entry| show(&entry.node, out)),
@@ -131,7 +133,7 @@ fn no_depth_and_no_bomb_hurts() {
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
     for level in 1..10 {
         let last = level - 1;
-        bomb.push_str(&format!("a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]\n"));
+        writeln!(bomb, "a{level}: &a{level} [*a{last},*a{last},*a{last},*a{last},*a{last},*a{last},*a{last}]").unwrap();
     }
     assert!(Node::read(&bomb).is_err());
 }

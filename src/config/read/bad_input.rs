@@ -19,7 +19,7 @@ const CASES: &[(&str, &str)] = &[
     ("not YAML: indentation", "version: 1\n  host: web1\n"),
     ("several documents", "version: 1\n---\nversion: 1\n"),
     ("a template left in", "version: 1\nhost: {{ host }}\n"),
-    ("a tag", "version: !!python/object x\n"),
+    ("a tag", "version: !secret x\n"),
     ("nothing but a version", "version: 1\n"),
     ("no version", "storages: { local: { type: local, path: /b } }\ntargets: [ { name: a, type: postgres, database: a } ]\n"),
     ("a newer version", "version: 2\nfuture: x\n"),
@@ -113,6 +113,7 @@ const CASES: &[(&str, &str)] = &[
         "@targets: [ { name: a, type: postgres, uri: 'mysql://u:hunter2@h/d' }, { name: b, type: postgres, uri: '${SECRET}' } ]\n",
     ),
     ("no database", "@targets: [ { name: a, type: postgres }, { name: b, type: postgres, uri: postgresql://h/ } ]\n"),
+    ("a scalar for a list of a common kind", "%defaults: { storages: local, timeout: soon }\n"),
     ("an unknown sslmode", "%    sslmode: verify_full\n"),
     (
         "compressions",
@@ -169,5 +170,5 @@ fn a_machine_without_a_name_needs_one() {
     let facts = HostFacts { host_name: String::new(), is_root: true };
     let text = format!("{STORAGES}targets: [ {{ name: a, type: postgres, database: a }} ]\n");
     let mistakes = read(&text, Path::new("/c.yml"), &Env::default(), &facts).unwrap_err();
-    insta::assert_snapshot!(mistakes[0], @"");
+    insta::assert_snapshot!(mistakes[0], @"line 1: this machine has no host name, and `host` is not given (write host: NAME)");
 }

@@ -8,7 +8,9 @@ use crate::config::model::{Compression, Policy};
 use crate::config::node::Node;
 use crate::config::walk::{Fields, Walk};
 
-/// Each key that is there, read; the inner `None` is one that is there and wrong.
+/// Each key that is there, read; the inner `None` is one that is there and wrong: its mistake is
+/// noted, and no default takes its place.
+#[allow(clippy::option_option)]
 #[derive(Default)]
 pub(super) struct Common {
     pub(super) storages: Option<Option<Vec<String>>>,

@@ -43,7 +43,7 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let port = beside(walk, fields.get("port"), uri);
     let port = optional(port, |node| walk.number(node, "a port", 1..=65535).and_then(|port| u16::try_from(port).ok()));
     let password = beside(walk, fields.get("password"), uri);
-    let password = optional(password, |node| secrets::read(walk, node, "a password"));
+    let password = optional(password, |node| secrets::read(walk, node, "a password", |own| !own.is_empty()));
     let sslmode = beside(walk, fields.get("sslmode"), uri);
     let sslmode = optional(sslmode, |node| walk.word(node, "an sslmode", &SSL_MODES, &[]).map(str::to_owned));
     let uri = optional(uri, |node| address(walk, node));
@@ -79,15 +79,13 @@ fn beside<'n>(walk: &Walk<'_>, node: Option<&'n Node>, uri: Option<&Node>) -> Op
 
 /// An address may hold a password: it is not quoted.
 fn address(walk: &Walk<'_>, node: &Node) -> Option<Secret> {
-    let mut secret = secrets::read(walk, node, "an address like postgresql://user@host/database")?;
-    if let SecretFrom::Value(value) = &secret.from {
-        if !is_address(value) {
-            let problem = format!("expected an address that begins with postgresql:// or postgres://, found {}", secret.written);
-            walk.wrong(node, problem, None);
-            return None;
-        }
-        // Without a password in it, a literal one may be read by all.
-        secret.literal &= holds_password(value);
+    let secret = secrets::read(walk, node, "an address like postgresql://user@host/database", holds_password)?;
+    if let SecretFrom::Value(value) = &secret.from
+        && !is_address(value)
+    {
+        let problem = format!("expected an address that begins with postgresql:// or postgres://, found {}", secret.written);
+        walk.wrong(node, problem, None);
+        return None;
     }
     Some(secret)
 }

@@ -7,22 +7,19 @@ use crate::config::node::{Node, Value};
 use crate::config::secret::{Secret, SecretFrom};
 use crate::config::walk::{Fields, Walk};
 
-/// A secret, with its file looked at now, so that it does not fail at night.
-pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str) -> Option<Secret> {
+/// A secret, with its file looked at now, so that it does not fail at night. `tells`: whether what
+/// of a value stands in the configuration gives the secret away.
+pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str, tells: fn(&str) -> bool) -> Option<Secret> {
     let forms = format!("{what}: text, {{ file: PATH }} or {{ command: ... }}");
-    match &node.value {
-        Value::Map(_) => {
-            let fields = walk.map(node, &forms)?;
-            let secret = indirect(walk, &fields, &forms);
-            fields.finish();
-            secret
-        }
-        _ => {
-            let out = walk.expanded(node, &forms)?;
-            let written = if out.from_variable { out.masked } else { "***".to_owned() };
-            Some(Secret { written, from: SecretFrom::Value(out.value), literal: out.literal })
-        }
+    if let Value::Map(_) = node.value {
+        let fields = walk.map(node, &forms)?;
+        let secret = indirect(walk, &fields, &forms);
+        fields.finish();
+        return secret;
     }
+    let out = walk.expanded(node, &forms)?;
+    let written = if out.from_variable { out.masked } else { "***".to_owned() };
+    Some(Secret { written, from: SecretFrom::Value(out.value), literal: tells(&out.own) })
 }
 
 fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret> {

@@ -20,7 +20,12 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     if entries.is_empty() {
         walk.wrong(node, "expected one storage or more, found none", None);
     }
-    let names = entries.iter().map(|entry| entry.key.clone()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for entry in entries.iter().filter(|entry| !entry.key.is_empty()) {
+        if !names.contains(&entry.key) {
+            names.push(entry.key.clone());
+        }
+    }
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
         if let Some(other) =

@@ -25,7 +25,7 @@ fn good(text: &str) -> Config {
 fn with_target(lines: &str) -> Config {
     good(&format!(
         "version: 1\nstorages: {{ local: {{ type: local, path: /b }} }}\ntargets:\n  - name: app\n    type: postgres\n{}",
-        lines.lines().map(|line| format!("    {line}\n")).collect::<String>()
+        lines.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     ))
 }
 
@@ -177,7 +177,8 @@ fn an_address_may_bring_the_database_or_leave_it_out() {
     let config = with_target("uri: postgresql://u@h\ndatabase: d");
     assert_eq!(postgres(&config).database.as_deref(), Some("d"));
     assert!(literal_secrets(&config).is_empty());
-    for uri in ["postgresql://u:pw@h/d", "postgresql://h/d?password=pw"] {
+    assert!(literal_secrets(&with_target("uri: postgres://u:${PW}@h:1/d")).is_empty());
+    for uri in ["postgresql://u:pw@h/d", "postgresql://u:${NONE:-pw}@h/d", "postgresql://h/d?password=pw"] {
         assert_eq!(literal_secrets(&with_target(&format!("uri: {uri}"))), ["uri of app"]);
     }
 }
