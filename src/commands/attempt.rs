@@ -10,7 +10,7 @@ use crate::config::model::{Compression, Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::{Cancel, Reason};
-use crate::names::{Id, Key, ObjectName, Role, Stem, UnitName};
+use crate::names::{Id, Key, ObjectName, Role, RunId, Stem, UnitName};
 use crate::observe::Event;
 use crate::source::{CaptureInfo, Inventory, Source};
 use crate::stage::digest::{Digested, Sha256Meter};
@@ -83,7 +83,7 @@ impl Lane<'_> {
 pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) -> Result<Attempt> {
     let stem = Stem { unit: job.unit.escaped(), id };
     let artifact = ObjectName { host: job.config.host.escaped(), stem, role: Role::Artifact(extension(job)) };
-    let started = cx.clock.now();
+    let started = RunId::starting(cx.clock.now()).time();
     let lanes = stores.iter().map(|store| open_lane(store, &artifact.key(), cx)).collect();
     let mut fanout = Fanout { lanes, source: cx.cancel.child(None)? };
     if fanout.lanes.iter().all(|lane| lane.upload.is_none()) {
@@ -104,7 +104,7 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
         facts: info.facts.clone(),
         tool: concat!("db-backup-tools ", env!("CARGO_PKG_VERSION")).to_owned(),
         started,
-        finished: cx.clock.now(),
+        finished: RunId::starting(cx.clock.now()).time(),
         artifact: ArtifactFacts {
             name: artifact.file_name(),
             bytes: passed.artifact.bytes,

@@ -42,7 +42,7 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-struct Run<'a> {
+struct Work<'a> {
     config: &'a Config,
     options: &'a Options,
     run: RunId,
@@ -66,8 +66,8 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     let mut left_out: Vec<Problem> = disabled
         .map(|name| notice(Some(name.as_str()), "disabled in the config: left out, unless its very name is given"))
         .collect();
-    let run = Run { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
-    let (items, problems) = run.all(&plan.units);
+    let work = Work { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
+    let (items, problems) = work.all(&plan.units);
     left_out.extend(problems);
     let problems = left_out;
     Found { items: Items::Backups(items), problems }
@@ -75,7 +75,7 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
 
 type Done = (BackupItem, Vec<Problem>);
 
-impl Run<'_> {
+impl Work<'_> {
     /// All units, `parallel:` of them at once, in the plan's order in the end.
     fn all(&self, units: &[PlannedUnit<'_>]) -> (Vec<BackupItem>, Vec<Problem>) {
         let queue: Mutex<VecDeque<usize>> = Mutex::new((0..units.len()).collect());

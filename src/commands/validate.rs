@@ -8,7 +8,7 @@ use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, files};
-use crate::names::{Key, hex};
+use crate::names::{Key, RunId, hex, prefix_of_run};
 use crate::outcome::{CheckItem, Items, Problem, Severity};
 use crate::quantity::show_bytes;
 
@@ -31,7 +31,7 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
         };
         for storage in &config.storages {
             if !is_interrupted(cx) {
-                note(format!("storage {}", storage.name), storage_works(&Store::open(storage), cx));
+                note(format!("storage {}", storage.name), storage_works(&Store::open(storage), config, cx));
             }
         }
         for target in targets {
@@ -74,11 +74,13 @@ fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
 }
 
 /// Writes, reads, lists and deletes as a backup and its pruning do.
-fn storage_works(store: &Store<'_>, cx: &Context) -> Result<Vec<String>> {
+fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec<String>> {
     let storage = store.storage.as_ref();
     let tried = || -> Result<Vec<String>> {
         storage.prepare(cx)?;
-        let key: Key = format!("probe-{}", hex(&files::random_bytes::<8>()?))
+        // Where a run's objects go, under a name that is none of theirs.
+        let directory = prefix_of_run(&config.host.escaped(), RunId::starting(cx.clock.now()));
+        let key: Key = format!("{directory}probe-{}", hex(&files::random_bytes::<8>()?))
             .parse()
             .map_err(|error| Error::new(Kind::Internal, "can't name a probe").source(error))?;
         storage.put_new(&key, PROBE, cx)?;

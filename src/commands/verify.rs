@@ -23,8 +23,7 @@ pub(super) fn read_through(
     output: &mut (dyn io::Write + Send),
     cx: &Context,
 ) -> Result<Passed> {
-    let extension = entry.artifact.clone().ok_or_else(|| Error::new(Kind::Damaged, "there is no artifact"))?;
-    let key = entry.object(Role::Artifact(extension)).key();
+    let key = entry.artifact_of(manifest)?.key();
     let expected = Expected {
         artifact: Digested { bytes: manifest.artifact.bytes, sha256: manifest.artifact.sha256.clone() },
         content: Digested { bytes: manifest.content.bytes, sha256: manifest.content.sha256.clone() },

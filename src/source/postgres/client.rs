@@ -74,11 +74,10 @@ impl Client {
 
 /// Finds psql: in `client_bin` alone where it is given, else on PATH, else the newest of the versioned directories.
 pub(super) fn find_psql(client_bin: Option<&Path>, cx: &Context) -> Result<Client> {
-    let path = match candidates("psql", client_bin, cx).into_iter().next() {
-        Some(path) => path,
-        None => return Err(not_found("psql", client_bin)),
-    };
-    Client::at(path, cx)
+    match candidates("psql", client_bin, cx).into_iter().next() {
+        Some(path) => Client::at(path, cx),
+        None => Err(not_found("psql", client_bin)),
+    }
 }
 
 /// Finds the pg_dump that fits a server: one of its own major version, else the next newer, never

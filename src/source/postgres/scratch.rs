@@ -23,23 +23,23 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Makes an empty database with the recorded encoding and locale; `owner` is none with `--no-owner`.
     pub(super) fn create(admin: Psql, name: String, facts: &RestoreFacts, owner: Option<&str>, cx: &Context) -> Result<Self> {
-        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", quote_identifier(&name));
-        let mut option = |keyword: &str, value: &str| {
-            if !value.is_empty() {
-                sql.push_str(&format_option(keyword, value));
-            }
-        };
-        option("ENCODING", &facts.encoding);
-        option("LC_COLLATE", &facts.locale);
-        option("LC_CTYPE", facts.ctype.as_deref().unwrap_or(&facts.locale));
+        let mut options = vec![
+            ("ENCODING", facts.encoding.as_str()),
+            ("LC_COLLATE", facts.locale.as_str()),
+            ("LC_CTYPE", facts.ctype.as_deref().unwrap_or(&facts.locale)),
+        ];
         if let Some(provider) = &facts.locale_provider {
-            sql.push_str(&format!(" LOCALE_PROVIDER {}", quote_identifier(provider)));
             let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
-            sql.push_str(&format_option(keyword, facts.provider_locale.as_deref().unwrap_or_default()));
+            options.push(("LOCALE_PROVIDER", provider));
+            options.push((keyword, facts.provider_locale.as_deref().unwrap_or_default()));
         }
-        if let Some(owner) = owner {
-            sql.push_str(&format!(" OWNER {}", quote_identifier(owner)));
-        }
+        let options: String = options
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value)))
+            .chain(owner.map(|owner| format!(" OWNER {}", quote_identifier(owner))))
+            .collect();
+        let sql = format!("CREATE DATABASE {} TEMPLATE template0{options}", quote_identifier(&name));
         let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", admin.application));
         let script = format!("{sql};\nCOMMENT ON DATABASE {} IS {comment};", quote_identifier(&name));
         // Armed before the database is there: a cancel may meet the statement under way.
@@ -96,6 +96,12 @@ impl Drop for Scratch {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct Found {
+    there: bool,
+    subscriptions: Vec<String>,
+}
+
 /// Drops a database of ours, and the sessions on it.
 fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
     // A CREATE DATABASE whose client was killed may be at work still, and finish after a look.
@@ -105,11 +111,6 @@ fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
            (SELECT coalesce(json_agg(subname), '[]') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = {0}));",
         quote_literal(name)
     );
-    #[derive(serde::Deserialize)]
-    struct Found {
-        there: bool,
-        subscriptions: Vec<String>,
-    }
     // `subdbid` is open to superusers alone; a role that is none has no subscription.
     let found: Found = match admin.ask(&there, "looking for the scratch database", cx) {
         Ok(found) => found,
@@ -129,8 +130,4 @@ fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
     }
     let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE);", quote_identifier(name));
     admin.run(&sql, "dropping the scratch database", cx).map(drop)
-}
-
-fn format_option(keyword: &str, value: &str) -> String {
-    format!(" {keyword} {}", quote_literal(value))
 }
