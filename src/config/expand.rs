@@ -103,7 +103,8 @@ impl Work<'_> {
                 None => self.missing(name, format!("the variable {name} is not set: {message}")),
             }
         } else {
-            self.malformed(format!("`${{{name}` is followed by what can't be there"));
+            // Without the name: this may be a password that holds a `${` by chance.
+            self.malformed("`${NAME` followed by what can't be there".into());
         }
     }
 

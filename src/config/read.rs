@@ -73,44 +73,41 @@ pub fn read_file(path: &Path, env: &Env, facts: &HostFacts) -> Result<Config, Co
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     let text = String::from_utf8(bytes).map_err(|error| wrong(vec![not_utf8(&error)]))?;
     let absolute = std::path::absolute(path).map_err(unreadable)?;
-    let mut config = read(&text, &absolute, env, facts).map_err(wrong)?;
-    let literal = literal_secrets(&config);
-    if mode & 0o077 != 0 && !literal.is_empty() {
+    let Reading { mut config, literal_secrets } = read_noting(&text, &absolute, env, facts).map_err(wrong)?;
+    if mode & 0o077 != 0 && !literal_secrets.is_empty() {
         config.warnings.push(format!(
             "{} (mode {:o}) can be read by others and holds a password ({}): chmod 600 it, or take the password from a variable, a file or a command",
             path.display(),
             mode & 0o777,
-            literal.join(", ")
+            literal_secrets.join(", ")
         ));
     }
     path.clone_into(&mut config.path);
     Ok(config)
 }
 
-/// The places of passwords that stand in the file itself: `targets.mordor.password`.
-pub fn literal_secrets(config: &Config) -> Vec<String> {
-    let mut places = Vec::new();
-    for target in &config.targets {
-        let crate::config::model::TargetKind::Postgres(postgres) = &target.kind;
-        for (key, secret) in [("password", &postgres.password), ("uri", &postgres.uri)] {
-            if secret.as_ref().is_some_and(|secret| secret.literal) {
-                places.push(format!("{key} of {}", target.name));
-            }
-        }
-    }
-    places
-}
-
 /// Reads and checks a text. `path` is what relative paths are relative to the directory of; secret
 /// files are looked at, and nothing else.
 pub fn read(text: &str, path: &Path, env: &Env, facts: &HostFacts) -> Result<Config, Vec<Mistake>> {
+    read_noting(text, path, env, facts).map(|reading| reading.config)
+}
+
+/// What was read, and the places of the passwords that stand in the text itself.
+#[derive(Debug)]
+struct Reading {
+    config: Config,
+    literal_secrets: Vec<String>,
+}
+
+fn read_noting(text: &str, path: &Path, env: &Env, facts: &HostFacts) -> Result<Reading, Vec<Mistake>> {
     let root = Node::read(text).map_err(|mistake| vec![mistake])?;
     let dir = path.parent().unwrap_or(Path::new(""));
     let walk = Walk::new(env, dir);
     let config = file(&walk, &root, path, facts);
+    let literal_secrets = walk.literal_secrets();
     let mistakes = walk.into_mistakes();
     match config {
-        Some(config) if mistakes.is_empty() => Ok(config),
+        Some(config) if mistakes.is_empty() => Ok(Reading { config, literal_secrets }),
         // Each `None` on the way has left a mistake; should one not have, this is still no success.
         _ if mistakes.is_empty() => Err(vec![Mistake {
             place: String::new(),

@@ -15,12 +15,17 @@ mod tests {
 
     const MARK: &str = "#| ";
 
-    fn read_as_root(text: &str) -> Config {
+    fn read_as_root(text: &str, env: &Env) -> Config {
         let facts = HostFacts { host_name: "web1".into(), is_root: true };
-        read(text, Path::new("/etc/db-backup/backup.yml"), &Env::default(), &facts).unwrap_or_else(|mistakes| {
+        read(text, Path::new("/etc/db-backup/backup.yml"), env, &facts).unwrap_or_else(|mistakes| {
             let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             panic!("{}\n{text}", mistakes.join("\n"))
         })
+    }
+
+    /// The one variable that the options name without a default.
+    fn password() -> Env {
+        [("POSTGRES_PASSWORD", "secret")].into_iter().collect()
     }
 
     /// Ranges of lines that are commented out together.
@@ -50,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_valid_in_an_empty_environment() {
-        let config = read_as_root(SAMPLE);
+        let config = read_as_root(SAMPLE, &Env::default());
         assert_eq!((config.storages.len(), config.targets.len()), (1, 1));
     }
 
@@ -66,7 +71,7 @@ mod tests {
                 .enumerate()
                 .map(|(at, line)| if block.contains(&at) { uncommented(line) } else { (*line).to_owned() })
                 .collect();
-            read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()));
+            read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &password());
         }
     }
 
@@ -78,7 +83,7 @@ mod tests {
             .filter(|line| !line.contains("#| password") || line.contains("file:"))
             .map(|line| if line.contains(MARK) { uncommented(line) } else { line.to_owned() })
             .collect();
-        let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()));
+        let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &password());
         assert_eq!((config.storages.len(), config.targets.len()), (2, 2));
     }
 }

@@ -19,8 +19,6 @@ pub struct Secret {
     pub written: String,
     /// Where the value comes from.
     pub from: SecretFrom,
-    /// Whether a password stands in the file itself.
-    pub literal: bool,
 }
 
 /// Where a secret's value comes from.
@@ -99,7 +97,7 @@ mod tests {
     }
 
     fn revealed(from: SecretFrom) -> Result<String> {
-        Secret { written: "{ as written }".into(), from, literal: false }.reveal(&cx())
+        Secret { written: "{ as written }".into(), from }.reveal(&cx())
     }
 
     fn of_file(bytes: &[u8]) -> Result<String> {
@@ -155,7 +153,7 @@ mod tests {
 
     #[test]
     fn debug_shows_what_was_written() {
-        let secret = Secret { written: "${X}".into(), from: SecretFrom::Value("hunter2".into()), literal: false };
+        let secret = Secret { written: "${X}".into(), from: SecretFrom::Value("hunter2".into()) };
         assert_eq!(format!("{secret:?}"), "Secret(${X})");
     }
 }

@@ -18,15 +18,26 @@ pub(super) struct Walk<'a> {
     /// The directory that relative paths are relative to.
     dir: &'a Path,
     mistakes: RefCell<Vec<(usize, Mistake)>>,
+    literal_secrets: RefCell<Vec<String>>,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(env: &'a Env, dir: &'a Path) -> Self {
-        Self { env, dir, mistakes: RefCell::default() }
+        Self { env, dir, mistakes: RefCell::default(), literal_secrets: RefCell::default() }
     }
 
     pub(super) fn env(&self) -> &Env {
         self.env
+    }
+
+    /// Notes that a secret stands in the file itself.
+    pub(super) fn literal_secret(&self, node: &Node) {
+        self.literal_secrets.borrow_mut().push(node.place.clone());
+    }
+
+    /// The places of secrets that stand in the file itself.
+    pub(super) fn literal_secrets(&self) -> Vec<String> {
+        self.literal_secrets.borrow().clone()
     }
 
     /// All that is wrong, in the file's order.

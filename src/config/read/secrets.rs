@@ -18,8 +18,11 @@ pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str, tells: fn(&str) -> 
         return secret;
     }
     let out = walk.expanded(node, &forms)?;
+    if tells(&out.own) {
+        walk.literal_secret(node);
+    }
     let written = if out.from_variable { out.masked } else { "***".to_owned() };
-    Some(Secret { written, from: SecretFrom::Value(out.value), literal: tells(&out.own) })
+    Some(Secret { written, from: SecretFrom::Value(out.value) })
 }
 
 fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret> {
@@ -28,7 +31,7 @@ fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret>
             let path = walk.path(node, "a file")?;
             readable(walk, node, &path)?;
             let written = format!("{{ file: {} }}", walk.raw(node, "a file")?);
-            Some(Secret { written, from: SecretFrom::File(path), literal: false })
+            Some(Secret { written, from: SecretFrom::File(path) })
         }
         (None, Some(node)) => command(walk, node),
         _ => {
@@ -70,11 +73,12 @@ fn command(walk: &Walk<'_>, node: &Node) -> Option<Secret> {
         }
         vec!["sh".into(), "-c".into(), text.to_owned()]
     };
-    // The first word says which command it is; the rest may hold what others must not see.
+    // The program's name says which command it is; the rest may hold what others must not see, and
+    // so may an assignment before it.
     let written = match &node.value {
         Value::List(items) => items.first().and_then(|first| walk.raw(first, "a program")),
-        _ => walk.raw(node, what).and_then(|text| text.split_whitespace().next()),
+        _ => walk.raw(node, what).and_then(|text| text.split_whitespace().find(|word| !word.contains('='))),
     };
     let written = format!("{{ command: {} ... }}", written.unwrap_or_default());
-    Some(Secret { written, from: SecretFrom::Command(words), literal: false })
+    Some(Secret { written, from: SecretFrom::Command(words) })
 }
