@@ -66,6 +66,11 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     let mut left_out: Vec<Problem> = disabled
         .map(|name| notice(Some(name.as_str()), "disabled in the config: left out, unless its very name is given"))
         .collect();
+    left_out.extend(
+        plan.elsewhere
+            .iter()
+            .map(|name| notice(Some(name.as_str()), "it uses none of the storages that --storage names: left out")),
+    );
     let work = Work { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
     let (items, problems) = work.all(&plan.units);
     left_out.extend(problems);

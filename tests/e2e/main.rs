@@ -17,3 +17,18 @@ mod support;
 
 mod architecture;
 mod sample;
+
+mod backup;
+mod cancel;
+mod connect;
+mod crash;
+mod cut;
+mod damage;
+mod disk;
+mod docs;
+mod list;
+mod locks;
+mod messages;
+mod prune;
+mod restore;
+mod roundtrip;
