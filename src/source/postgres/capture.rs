@@ -10,7 +10,7 @@ use super::facts::SourceFacts;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
-use crate::host::process::{Child, Program};
+use crate::host::process::{Child, Exit, Program};
 use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts};
 
@@ -62,7 +62,8 @@ impl Read for PlainCapture {
 impl Capture for PlainCapture {
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
-        self.ended = true;
+        // One that a signal killed could not end its session.
+        self.ended = matches!(finished.exit, Exit::Code(_));
         if !finished.exit.is_success() {
             return Err(diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail));
         }
