@@ -32,3 +32,4 @@ mod messages;
 mod prune;
 mod restore;
 mod roundtrip;
+mod storages;
