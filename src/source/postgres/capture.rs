@@ -36,6 +36,14 @@ impl PlainCapture {
         Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }
 
+    /// What to do about an end that nothing is known of.
+    fn way_out(&self, exit: Exit) -> String {
+        match exit {
+            Exit::Code(_) => format!("run {} by hand, as this user, on the same database", self.pg_dump.path.display()),
+            Exit::Signal(_) => "find out who sent the signal: where memory ran out, the kernel's log says so".to_owned(),
+        }
+    }
+
     fn check_whole(&self) -> Result<()> {
         if self.census.is_complete() {
             return Ok(());
@@ -65,7 +73,8 @@ impl Capture for PlainCapture {
         // One that a signal killed could not end its session.
         self.ended = matches!(finished.exit, Exit::Code(_));
         if !finished.exit.is_success() {
-            return Err(diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail));
+            let error = diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail);
+            return Err(if error.hint_text().is_some() { error } else { error.hint(self.way_out(finished.exit)) });
         }
         self.check_whole()?;
         let mut warnings = std::mem::take(&mut self.warnings);
