@@ -19,6 +19,7 @@ mod architecture;
 mod sample;
 
 mod backup;
+mod bad_dumps;
 mod cancel;
 mod connect;
 mod crash;
