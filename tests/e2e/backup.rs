@@ -311,6 +311,20 @@ fn a_disabled_target_is_backed_up_by_its_very_name_alone() {
     assert_eq!(units(test.run(["backup", "--json", "off"])), ["off"]);
 }
 
+#[test]
+fn parallel_units_are_dumped_at_once_and_told_in_the_configs_order() {
+    let database = small_database();
+    let targets: Vec<String> = ["one", "two"].map(|name| target(name, database.name(), "")).into();
+    // Each waits until the other has begun.
+    let meets = r#"[ "$1" = --version ] && exec {real} --version
+echo run >>{dir}/begun; while [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; done; exec {real} "$@""#;
+    let test = configured(&[("local", "{storage}")], &targets).fake_bin("pg_dump", meets);
+    let config = fs::read_to_string(test.path("backup.yml")).unwrap();
+    test.write("backup.yml", &format!("parallel: 2\n{config}"));
+    let units: Vec<_> = items(&test.run(["backup", "--json"]).ok()).iter().map(|item| item["unit"].clone()).collect();
+    assert_eq!(units, ["one", "two"]);
+}
+
 // FIELD: "Side effects ... a leftover file that blocks every later run".
 #[test]
 fn a_leftover_of_an_earlier_run_blocks_no_later_one() {
