@@ -53,7 +53,8 @@ fn target(name: &str, database: &str, more: &str) -> String {
 
 /// A test with these storages (`name: path`) and targets.
 fn configured(storages: &[(&str, &str)], targets: &[String]) -> Test {
-    let storages: String = storages.iter().map(|(name, path)| format!("  {name}: {{ type: local, path: '{path}' }}\n")).collect();
+    let line = |(name, path): &(&str, &str)| format!("  {name}: {{ type: local, path: '{path}' }}\n");
+    let storages = storages.iter().map(line).collect::<Vec<_>>().concat();
     let text = format!("version: 1\nhost: web1\nstate_dir: {{state}}\nstorages:\n{storages}targets:\n{}", targets.concat());
     Test::new().env("DB_PASSWORD", PASSWORD).config(&text)
 }
@@ -186,8 +187,8 @@ fn stock_tools_read_each_compression_and_find_the_same_dump() {
     for (compression, program, arguments, ending) in readers {
         let test = Test::of(&database).target_option(&format!("compression: {{ type: {compression} }}"));
         test.run(["backup"]).ok();
-        let text = String::from_utf8(by_hand(program, arguments, &test.stored_one(ending))).unwrap();
-        assert!(crate::support::comparable(&text) == dump, "{compression}: {program} reads another dump than pg_dump writes");
+        let read = String::from_utf8(by_hand(program, arguments, &test.stored_one(ending))).unwrap();
+        assert!(crate::support::comparable(&read) == dump, "{compression}: {program} reads another dump than pg_dump writes");
     }
 }
 
@@ -323,6 +324,27 @@ echo run >>{dir}/begun; while [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; do
     test.write("backup.yml", &format!("parallel: 2\n{config}"));
     let units: Vec<_> = items(&test.run(["backup", "--json"]).ok()).iter().map(|item| item["unit"].clone()).collect();
     assert_eq!(units, ["one", "two"]);
+}
+
+// FIELD: "37 GB of memory", "20 GB of temporary files never deleted".
+#[test]
+fn a_large_dump_takes_little_memory_and_no_temporary_file() {
+    let database = SHARED.create_database();
+    database.psql("CREATE TABLE t (word text); INSERT INTO t VALUES ('the only row')");
+    // 200 MB of rows that hardly compress in place of the only one; then it looks at us, its parent.
+    let large = r#"[ "$1" = --version ] && exec {real} --version
+{real} "$@" >{dir}/whole
+sed '/^COPY /q' {dir}/whole
+head -c 150000000 /dev/urandom | base64
+sed -n '/^COPY /,$p' {dir}/whole | tail -n +2
+grep VmHWM /proc/$PPID/status >{dir}/peak; ls -A {dir}/tmp >{dir}/temporary"#;
+    let test = Test::of(&database).fake_bin("pg_dump", large);
+    let ran = test.run(["backup", "--json"]).ok();
+    assert!(items(&ran)[0]["content_bytes"].as_u64().unwrap() > 200_000_000);
+    let peak = fs::read_to_string(test.path("peak")).unwrap();
+    let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 48 << 10, "{peak}");
+    assert_eq!(fs::read_to_string(test.path("temporary")).unwrap(), "");
 }
 
 // FIELD: "Side effects ... a leftover file that blocks every later run".

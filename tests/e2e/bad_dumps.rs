@@ -23,12 +23,13 @@ fn calls(test: &Test) -> usize {
 
 /// What it says without what differs from machine to machine.
 fn said(test: &Test, ran: &Ran) -> String {
-    let text = ran.stderr.replace(test.path("").to_str().unwrap().trim_end_matches('/'), "DIR");
-    let took = |line: &str| match line.split_once(" in ") {
-        Some((text, _)) if line.starts_with("backup: ") => format!("{text} in TIME"),
+    let directory = test.path("");
+    let without_place = ran.stderr.replace(directory.to_str().unwrap().trim_end_matches('/'), "DIR");
+    let without_time = |line: &str| match line.split_once(" in ") {
+        Some((counts, _)) if line.starts_with("backup: ") => format!("{counts} in TIME"),
         _ => line.to_owned(),
     };
-    text.lines().map(took).collect::<Vec<_>>().join("\n")
+    without_place.lines().map(without_time).collect::<Vec<_>>().join("\n")
 }
 
 /// Fails with exit code 1, lists nothing, leaves no file of any kind, and never tries again.
