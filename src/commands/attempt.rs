@@ -225,15 +225,16 @@ fn commit_objects(
         outcome
     };
     let meta = note(files.artifact.role.clone(), upload.commit())?;
-    check_size(meta.bytes, artifact.bytes)?;
+    check_size(&meta.key, Some(&meta), artifact.bytes)?;
     let pin = files.pin.then_some((Role::Pin, PIN));
     let beside = [Some((Role::Inventory, files.inventory.as_slice())), pin, Some((Role::Manifest, &files.manifest))];
     for (role, bytes) in beside.into_iter().flatten() {
         let key = files.artifact.sibling(role.clone()).key();
-        note(role, store.storage.put_new(&key, bytes, cx))?;
+        let meta = note(role, store.storage.put_new(&key, bytes, cx))?;
+        check_size(&key, Some(&meta), bytes.len() as u64)?;
     }
-    let seen = store.storage.stat(&files.artifact.key(), cx)?;
-    check_size(seen.and_then(|meta| meta.bytes), artifact.bytes)
+    let key = files.artifact.key();
+    check_size(&key, store.storage.stat(&key, cx)?.as_ref(), artifact.bytes)
 }
 
 /// Gives back the space of a backup that did not get its manifest, or that failed the last look. An
@@ -248,13 +249,13 @@ fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
     }
 }
 
-fn check_size(seen: Option<u64>, expected: u64) -> Result<()> {
-    match seen {
-        Some(seen) if seen == expected => Ok(()),
-        Some(seen) => {
-            Err(Error::new(Kind::Storage, format!("the stored artifact has {seen} bytes, and {expected} were written")))
-        }
-        None => Err(Error::new(Kind::Storage, "the artifact is not there after its commit")),
+fn check_size(key: &Key, seen: Option<&ObjectMeta>, expected: u64) -> Result<()> {
+    let name = key.file_name();
+    match seen.map(|meta| meta.bytes) {
+        Some(Some(bytes)) if bytes == expected => Ok(()),
+        Some(Some(bytes)) => Err(Error::new(Kind::Storage, format!("{name} has {bytes} bytes, and {expected} were written"))),
+        Some(None) => Err(Error::new(Kind::Storage, format!("the storage does not say the size of {name}"))),
+        None => Err(Error::new(Kind::Storage, format!("{name} is not there after its commit"))),
     }
 }
 
@@ -306,3 +307,6 @@ pub(super) fn compression_of(facts: &CompressionFacts) -> Result<Compression> {
             .hint("restore it with a newer version of this program")),
     }
 }
+
+#[cfg(test)]
+mod tests;
