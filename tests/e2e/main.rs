@@ -19,6 +19,7 @@ mod architecture;
 mod sample;
 
 mod backup;
+mod bad_dumps;
 mod cancel;
 mod connect;
 mod crash;
@@ -32,3 +33,4 @@ mod messages;
 mod prune;
 mod restore;
 mod roundtrip;
+mod storages;
