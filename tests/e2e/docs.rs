@@ -96,12 +96,11 @@ fn every_block_is_run_or_read_or_known_to_be_neither() {
         let words: Vec<_> = block.info.split(' ').collect();
         match words[..] {
             ["sh", "untested"] => assert!(UNTESTED.contains(&block.text.as_str()), "{place} is not run by any test"),
-            ["sh"] | ["crontab"] => {
+            ["sh" | "crontab"] => {
                 assert!(["README.md", "QUICKSTART.md"].contains(&block.page.as_str()), "{place}: no test runs it");
             }
             ["yaml" | "sql" | "sh", ..] if block.page == "QUICKSTART.md" => {}
-            ["yaml"] | ["json"] => {}
-            ["text"] => {}
+            ["yaml" | "json" | "text"] => {}
             _ => panic!("{place}: what is {:?}? It must say what it is", block.info),
         }
     }
@@ -209,7 +208,7 @@ fn every_exit_code_that_is_named_is_in_the_table() {
         table.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok()).collect();
     assert!(codes.contains(&75) && codes.contains(&0), "{codes:?}");
     for page in pages() {
-        let words: Vec<_> = page.text.split_whitespace().map(|word| word.to_lowercase()).collect();
+        let words: Vec<_> = page.text.split_whitespace().map(str::to_lowercase).collect();
         for (at, word) in words.iter().enumerate().filter(|(_, word)| word.starts_with("exit")) {
             let next = words[at + 1..].iter().find(|word| !["code", "codes", "in", "with"].contains(&word.as_str()));
             let number = next.map(|next| next.chars().take_while(char::is_ascii_digit).collect::<String>());
