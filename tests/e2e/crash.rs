@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::strace::for_each_step;
 use crate::support::tool::files_below;
 use crate::support::{Database, SHARED, Step, Test, Traced, sample_database};
 
@@ -15,16 +16,6 @@ fn tiny_database() -> Database {
     let database = SHARED.create_database();
     database.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 500) g");
     database
-}
-
-/// Two workers: half of a run is waiting for other processes.
-fn for_each_step(steps: &[Step], check: impl Fn(&Step) + Sync) {
-    std::thread::scope(|scope| {
-        for half in 0..2 {
-            let check = &check;
-            scope.spawn(move || steps.iter().skip(half).step_by(2).for_each(check));
-        }
-    });
 }
 
 fn sha256sum(file: &Path) -> String {
