@@ -313,7 +313,7 @@ fn what_could_not_be_read_proves_nothing() {
     fs::create_dir(test.path("offsite")).unwrap();
     let files = Planted::new("app", "20260611_030000Z-aaa2").into(&test.storage());
     let artifact = files.with_extension("sql.gz");
-    fs::set_permissions(&artifact, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&artifact, fs::Permissions::from_mode(0o000)).unwrap();
     let test = test.unprivileged();
     let ran = test.run(["list", "--verify", "--json"]).fails(1).says("can't read").says("aaa2.sql.gz");
     let item = ran.json()["items"][0].clone();

@@ -16,7 +16,8 @@ use super::{SHARED, Test};
 pub struct Seed {
     /// The artifact's bytes.
     pub artifact: Vec<u8>,
-    inventory: Vec<u8>,
+    /// The inventory's bytes.
+    pub inventory: Vec<u8>,
     manifest: Value,
 }
 
