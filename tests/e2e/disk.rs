@@ -290,7 +290,8 @@ fn a_thousand_backups_are_listed_and_pruned() {
         fs::create_dir(&directory).unwrap();
         for file in &files {
             let bytes = fs::read(run_directory.join(file)).unwrap();
-            let bytes = String::from_utf8(bytes).map_or_else(|error| error.into_bytes(), |text| renamed(&text).into_bytes());
+            let bytes =
+                String::from_utf8(bytes).map_or_else(std::string::FromUtf8Error::into_bytes, |text| renamed(&text).into_bytes());
             fs::write(directory.join(renamed(file)), bytes).unwrap();
         }
     }
