@@ -169,10 +169,14 @@ start_server() {
         demo=$1 pg_ctl=$2
         shift 2
         cd /
-        if [ -e "$demo/server/data/postmaster.pid" ]; then
-            "$@" "$pg_ctl" -D "$demo/server/data" -m immediate -w stop >/dev/null 2>&1
-        fi
-        rm -rf "$demo"
+        # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
+        for attempt in 1 2 3 4 5 6 7 8 9 10; do
+            if [ ! -e "$demo/server/data/postmaster.pid" ] \
+                || "$@" "$pg_ctl" -D "$demo/server/data" -m immediate -w stop >/dev/null 2>&1 || [ "$attempt" -eq 10 ]; then
+                rm -rf "$demo" 2>/dev/null && break
+            fi
+            sleep 0.5
+        done
     ' keeper "$DEMO" "$BIN/pg_ctl" ${as_server[@]+"${as_server[@]}"})
     KEEPER=$!
 

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::support::{Signal, eventually, repository};
 
@@ -48,7 +48,10 @@ fn a_demonstration_that_is_ended_early_leaves_nothing() {
             demos.map(|demo| demo.join("server/data/postmaster.pid")).any(|file| file.exists())
         };
         eventually("its server runs", server_runs);
-        kill_process(Pid::from_child(&script), signal).unwrap();
+        let script_itself = Pid::from_child(&script);
+        // A terminal's Ctrl-C is for the whole group.
+        let end = if signal == Signal::INT { kill_process_group } else { kill_process };
+        end(script_itself, signal).unwrap();
         assert_eq!(script.wait().unwrap().code(), code, "{signal:?}");
         eventually("its directory is gone", || is_empty(temporary.path()));
     }
