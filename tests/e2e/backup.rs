@@ -318,7 +318,7 @@ fn parallel_units_are_dumped_at_once_and_told_in_the_configs_order() {
     let targets: Vec<String> = ["one", "two"].map(|name| target(name, database.name(), "")).into();
     // Each waits until the other has begun.
     let meets = r#"[ "$1" = --version ] && exec {real} --version
-echo run >>{dir}/begun; while [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; done; exec {real} "$@""#;
+echo run >>{dir}/begun; while [ -d {dir} ] && [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; done; exec {real} "$@""#;
     let test = configured(&[("local", "{storage}")], &targets).fake_bin("pg_dump", meets);
     let config = fs::read_to_string(test.path("backup.yml")).unwrap();
     test.write("backup.yml", &format!("parallel: 2\n{config}"));
