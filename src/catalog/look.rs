@@ -41,6 +41,8 @@ fn seen(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
     let artifact = entry.artifact_of(&manifest)?.key();
     let bytes = storage.stat(&artifact, cx)?.map(|meta| meta.bytes);
     let fault = match bytes {
+        // A manifest goes first when a backup is deleted, which may be just now.
+        None if storage.stat(&key, cx)?.is_none() => return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }),
         None => Some(format!("{artifact} is missing")),
         Some(Some(bytes)) if bytes != manifest.artifact.bytes => {
             Some(wrong_size(artifact.as_str(), bytes, manifest.artifact.bytes))
@@ -74,13 +76,10 @@ fn manifest_bytes(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<
     Ok(bytes)
 }
 
-/// The same failure, naming the object; its hint stays.
+/// The same failure, naming the object; its hint stays where it has one.
 fn of_object(error: &Error, key: &str) -> Error {
     let named = Error::new(error.kind(), format!("{key}: {}", error.cause()));
-    match error.hint_text() {
-        Some(hint) => named.hint(hint),
-        None => named,
-    }
+    named.hint(error.hint_text().unwrap_or("take another backup, or another storage's copy; `prune --delete` removes this one"))
 }
 
 /// A manifest that was copied or renamed is not this backup's, however whole it is.

@@ -4,23 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
 use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Seen};
-use crate::commands::prune::unit_name;
-use crate::commands::stores::{self, Store};
-use crate::commands::{Found, is_interrupted, verify};
+use crate::catalog::{self, Entry, Seen};
+use crate::commands::stores::{self, Store, UnitNames, name_in_files};
+use crate::commands::verify::{self, Verdict};
+use crate::commands::{Found, is_interrupted, notice};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::{Escaped, HostName, UnitName};
+use crate::names::{Escaped, HostName, ObjectName, RunId, UnitName};
 use crate::observe::Event;
 use crate::outcome::{Items, ListItem, Problem, Severity, State, StatsItem};
 use crate::plan::Names;
+use crate::storage::Leftover;
 
 /// `list`'s options.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +49,8 @@ struct Row<'a> {
     backup: &'a Backup,
     unit: UnitName,
     copies: Vec<(&'a Copy, Seen)>,
+    /// When `--verify` proved it, a moment ago: that verdict is in no listing yet.
+    verified: Option<RunId>,
 }
 
 struct Listing<'a> {
@@ -85,21 +86,25 @@ impl Listing<'_> {
     fn run(&mut self) -> Result<Items> {
         let names = Names::new(&self.options.patterns)?;
         let backups = self.scan()?;
-        let stored: Vec<UnitName> = backups.iter().map(|backup| unit_name(&backup.stem.unit)).collect();
-        names.check(self.config, &stored)?;
         let mut units: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
+        let mut unit_names = UnitNames::new(self.config);
         for backup in &backups {
-            let unit = unit_name(&backup.stem.unit);
-            if names.matches_unit(&unit) {
-                units.entry(unit).or_default().push(backup);
+            units.entry(self.unit_of(backup, &mut unit_names)).or_default().push(backup);
+        }
+        names.check(self.config, &units.keys().cloned().collect::<Vec<_>>())?;
+        let mut rows = Vec::new();
+        let mut lost = None;
+        for (unit, backups) in units.iter().filter(|(unit, _)| names.matches_unit(unit)) {
+            match self.rows_of(unit, backups) {
+                Ok(found) => rows.extend(found),
+                // Another unit may have it.
+                Err(error) if error.kind() == Kind::NotFound => lost = Some(error.target(unit)),
+                Err(error) => return Err(error),
             }
         }
-        let mut rows = Vec::new();
-        for (unit, backups) in &units {
-            rows.extend(self.rows_of(unit, backups)?);
-        }
         if self.options.at.is_some() && rows.is_empty() {
-            return Err(Error::new(Kind::NotFound, "there is no backup").hint("`list` without --at shows what there is"));
+            let none = || Error::new(Kind::NotFound, "there is no backup").hint("`list` without --at shows what there is");
+            return Err(lost.unwrap_or_else(none));
         }
         self.judge_ages(&names, &rows);
         if self.options.stats {
@@ -115,7 +120,7 @@ impl Listing<'_> {
         let host = self.host.escaped();
         let mut listings = Vec::new();
         for store in &self.stores {
-            match store.scan(Some(&host), self.cx) {
+            match self.entries(store, &host) {
                 Ok(entries) => listings.push((store.name().to_owned(), entries)),
                 Err(error) => self.problems.push(Problem::of(&error, Severity::Failure)),
             }
@@ -128,6 +133,22 @@ impl Listing<'_> {
         Ok(backups)
     }
 
+    /// What a storage's listing says of a host; with `--all` also the uploads that never got a name.
+    fn entries(&self, store: &Store<'_>, host: &Escaped) -> Result<Vec<Entry>> {
+        let mut entries = store.scan(Some(host), self.cx)?;
+        if self.options.all {
+            let mut each = |leftover: Leftover| {
+                let name = ObjectName::parse(&leftover.key).filter(|name| name.host == *host);
+                if let Some(name) = name.filter(|name| entries.iter().all(|entry| entry.stem != name.stem)) {
+                    entries.push(Entry::without_objects(name.host, name.stem));
+                }
+                Ok(())
+            };
+            store.storage.leftovers(&mut each, self.cx).map_err(|error| error.storage(store.name()).step("list"))?;
+        }
+        Ok(entries)
+    }
+
     /// After a disaster the new machine has another name: say where the backups are.
     fn tell_other_hosts(&mut self) {
         let entries = self.stores.iter().filter_map(|store| store.scan(None, self.cx).ok()).flatten();
@@ -135,7 +156,7 @@ impl Listing<'_> {
         hosts.sort();
         hosts.dedup();
         if !hosts.is_empty() {
-            let names: Vec<String> = hosts.iter().map(|host| unit_name(host).to_string()).collect();
+            let names: Vec<String> = hosts.iter().map(|host| name_in_files(host).to_string()).collect();
             let error =
                 Error::new(Kind::NotFound, format!("host {} has no backup here, but others do: {}", self.host, names.join(", ")))
                     .hint("show them with --host NAME, or set `host:` in the config");
@@ -143,37 +164,68 @@ impl Listing<'_> {
         }
     }
 
+    fn unit_of(&self, backup: &Backup, names: &mut UnitNames) -> UnitName {
+        let copy = backup.copies.iter().find(|copy| copy.entry.has_manifest).or(backup.copies.first());
+        let found = copy.and_then(|copy| Some(names.of_entry(&copy.entry, self.store(&copy.storage)?, self.cx)));
+        found.unwrap_or_else(|| names.of(&backup.stem.unit))
+    }
+
     /// The rows of one unit: looked at, and verified where that was asked for.
     fn rows_of<'a>(&mut self, unit: &UnitName, backups: &[&'a Backup]) -> Result<Vec<Row<'a>>> {
-        let listed: Vec<&&Backup> = backups.iter().filter(|backup| self.options.all || is_committed(backup)).collect();
         let see_all = self.options.stats || self.options.verify || self.options.max_age.is_some() || self.options.at.is_some();
         let limit = self.options.limit.filter(|_| !see_all).unwrap_or(usize::MAX);
+        let is_listed = |backup: &&&Backup| self.options.all || is_committed(backup);
         let mut rows = Vec::new();
-        for backup in &listed[listed.len().saturating_sub(limit)..] {
+        let mut shown = 0;
+        // From the newest on, so that what is not shown takes no place.
+        for backup in backups.iter().filter(is_listed).rev() {
             self.cx.cancel.check()?;
-            rows.push(Row { backup, unit: unit.clone(), copies: self.look(backup) });
+            if shown >= limit {
+                break;
+            }
+            let row = Row { backup, unit: unit.clone(), copies: self.look(backup), verified: None };
+            shown += usize::from(self.is_shown(&row));
+            rows.push(row);
         }
+        rows.reverse();
         if let Some(when) = &self.options.at {
-            let candidates: Vec<Row<'a>> = rows.into_iter().filter(|row| when.is_id() || row.state() == State::Whole).collect();
-            let chosen = resolve::resolve(&candidates, |row| row.backup.stem.id, when, self.config.timezone, self.cx.clock.now());
-            let chosen = match chosen {
-                Ok(row) => row.backup.stem.clone(),
-                // Another unit may have it.
-                Err(error) if error.kind() == Kind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            };
-            rows = candidates.into_iter().filter(|row| row.backup.stem == chosen).collect();
+            rows = self.meant(rows, when)?;
         }
         if self.options.verify {
             for row in &mut rows {
                 self.verify(row);
             }
+            // What was deleted while it was read is no row any more.
+            rows.retain(|row| self.options.all || !row.copies.iter().all(|(_, seen)| matches!(seen, Seen::Incomplete { .. })));
         }
-        rows.retain(|row| self.options.all || row.state() != State::Unknown);
         for row in &rows {
             self.tell_doubts(row);
         }
+        rows.retain(|row| self.is_shown(row));
         Ok(rows)
+    }
+
+    fn is_shown(&self, row: &Row<'_>) -> bool {
+        self.options.all || row.state() != State::Unknown
+    }
+
+    /// The one that `restore --at WHEN` would take. An unknown one may be it: then nothing can be said.
+    fn meant<'a>(&self, rows: Vec<Row<'a>>, when: &When) -> Result<Vec<Row<'a>>> {
+        let counts = |row: &Row<'_>| when.is_id() || matches!(row.state(), State::Whole | State::Unknown);
+        let candidates: Vec<Row<'a>> = rows.into_iter().filter(counts).collect();
+        let now = self.cx.clock.now();
+        let chosen =
+            resolve::resolve(&candidates, |row| row.backup.stem.id, when, self.config.timezone, now)?.backup.stem.clone();
+        let mut chosen: Vec<Row<'a>> = candidates.into_iter().filter(|row| row.backup.stem == chosen).collect();
+        if when.is_id() || !chosen.iter().any(|row| row.state() == State::Unknown) {
+            return Ok(chosen);
+        }
+        let copies = chosen.drain(..).flat_map(|row| row.copies);
+        let error = copies.filter_map(|(copy, seen)| match seen {
+            Seen::Unknown(error) => Some(error.storage(&copy.storage).step("read")),
+            _ => None,
+        });
+        Err(error.last().unwrap_or_else(|| Error::new(Kind::Internal, "an unknown backup has no copy")))
     }
 
     fn look<'a>(&self, backup: &'a Backup) -> Vec<(&'a Copy, Seen)> {
@@ -208,15 +260,26 @@ impl Listing<'_> {
                 expected_bytes: Some(manifest.content.bytes),
             });
             let result = verify::verify(store, &copy.entry, &manifest, &unit, self.cx);
-            let id = row.backup.stem.id;
-            let ok = result.is_ok();
-            let summary =
-                format!("{id} in {}: {}", copy.storage, if ok { "every byte is as it was written" } else { "NOT PROVEN" });
-            self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok, summary });
+            let said = match &result {
+                Ok(Verdict::Proven(_)) => "every byte is as it was written",
+                Ok(Verdict::Deleted) => "deleted while it was read",
+                Err(_) => "NOT PROVEN",
+            };
+            let summary = format!("{} in {}: {said}", row.backup.stem.id, copy.storage);
+            self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok: result.is_ok(), summary });
             match result {
-                // The bytes are as they were written; what tripped a guard stays suspicious.
-                Ok(_) if matches!(seen, Seen::Suspicious(_)) => {}
-                Ok(_) => *seen = Seen::Whole(manifest),
+                Ok(Verdict::Deleted) => {
+                    let cause = format!("{} was deleted in {} while it was read", row.backup.stem.id, copy.storage);
+                    problems.push(notice(Some(unit.as_str()), cause));
+                    *seen = Seen::Incomplete { modified: None };
+                }
+                Ok(Verdict::Proven(at)) => {
+                    row.verified = row.verified.max(Some(at));
+                    // The bytes are as they were written; what tripped a guard stays suspicious.
+                    if !matches!(seen, Seen::Suspicious(_)) {
+                        *seen = Seen::Whole(manifest);
+                    }
+                }
                 Err(error) => {
                     let error = error.target(&unit);
                     problems.push(Problem::of(&error, Severity::Failure));
@@ -229,14 +292,17 @@ impl Listing<'_> {
         self.problems.extend(problems);
     }
 
-    /// Damage that a row shows is told with its file's name; `--verify` has told its own already.
+    /// Damage is told with its file's name, also that of a row which is not shown; `--verify` has
+    /// told its own already. What it was to verify and could not be read is a failure.
     fn tell_doubts(&mut self, row: &Row<'_>) {
         for (copy, seen) in &row.copies {
-            let error = match seen {
-                Seen::Damaged(_, error) | Seen::Unknown(error) if !self.options.verify => error,
+            let (error, severity) = match seen {
+                Seen::Unknown(error) if self.options.verify => (error, Severity::Failure),
+                Seen::Unknown(error) => (error, Severity::Partial),
+                Seen::Damaged(_, error) if !self.options.verify => (error, Severity::Partial),
                 _ => continue,
             };
-            let mut problem = Problem::of(error, Severity::Partial);
+            let mut problem = Problem::of(error, severity);
             problem.target.get_or_insert_with(|| row.unit.to_string());
             problem.storage.get_or_insert_with(|| copy.storage.clone());
             self.problems.push(problem);
@@ -264,7 +330,7 @@ impl Listing<'_> {
             bytes: manifest.map(|manifest| manifest.artifact.bytes),
             storages: holds.map(|(copy, _)| copy.storage.clone()).collect(),
             state,
-            proven: proven.max(row.verified(self.options.verify, self.cx.clock.now())),
+            proven: proven.max(row.verified.map(RunId::time)),
             label: manifest.and_then(|manifest| manifest.label.clone()),
             pinned: row.copies.iter().any(|(copy, _)| copy.entry.pinned),
         }
@@ -336,11 +402,6 @@ impl Row<'_> {
             Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _) => Some(manifest.as_ref()),
             Seen::Incomplete { .. } | Seen::Unknown(_) => None,
         })
-    }
-
-    /// The verdict that `--verify` wrote a moment ago is in no listing yet.
-    fn verified(&self, asked: bool, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        (asked && self.state() == State::Whole).then_some(now)
     }
 }
 

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::catalog::resolve::When;
 use crate::catalog::{self, Entry, Seen};
-use crate::commands::stores::{self, Store};
+use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{Found, is_interrupted};
-use crate::config::model::{Config, Policy};
+use crate::config::model::{Config, Policy, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, ObjectName, Role, UnitName};
@@ -61,14 +63,14 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
     let names = Names::new(&options.patterns)?;
     let stores = stores::open_named(config, &options.storages)?;
     let (mut items, mut problems) = (Vec::new(), Vec::new());
-    let mut scanned: Vec<(&Store<'_>, Vec<Entry>)> = Vec::new();
+    let mut listed: Vec<Listed<'_>> = Vec::new();
     for store in &stores {
-        match store.scan(Some(&config.host.escaped()), cx) {
-            Ok(entries) => scanned.push((store, entries)),
+        match Listed::of(store, config, cx) {
+            Ok(listing) => listed.push(listing),
             Err(error) => problems.push(Problem::of(&error, Severity::Failure)),
         }
     }
-    let units = units_of(config, &scanned);
+    let units = units_of(config, &listed, cx);
     names.check(config, &units)?;
     for unit in units.iter().filter(|unit| names.matches_unit(unit)) {
         if is_interrupted(cx) {
@@ -82,28 +84,58 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
                 continue;
             }
         };
-        for (store, _) in &scanned {
-            let target = config.targets.iter().find(|target| target.units().contains(unit));
+        // Exactly its own: `app.db` has not the policy of a target `app` that is one database.
+        let target = config.targets.iter().find(|target| target.units().contains(unit));
+        for listing in &listed {
+            let store = listing.store;
             // Without a target there is no policy but the storage's own.
             let policy = target.map_or(store.config.retention.unwrap_or_default(), |target| *target.policy_in(store.config));
-            let (decided, found) = unit_in(store, config, unit, &policy, options.dry_run, cx);
-            items.extend(decided);
-            problems.extend(found);
-            let (collected, found) = collect(store, config, unit, options.dry_run, cx);
-            items.extend(collected);
-            problems.extend(found);
+            let mut work = Work::new(store, config, unit, policy, options.dry_run, cx);
+            work.prune(listing, target.and_then(|target| target.timeout));
+            items.append(&mut work.items);
+            problems.append(&mut work.problems);
         }
     }
     Ok((items, problems))
 }
 
+/// What one storage holds of this host, from one listing.
+struct Listed<'a> {
+    store: &'a Store<'a>,
+    entries: Vec<Entry>,
+    /// Of uploads that never committed; none where nothing is ever deleted.
+    leftovers: Vec<(Leftover, ObjectName)>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(store: &'a Store<'a>, config: &Config, cx: &Context) -> Result<Self> {
+        let host = config.host.escaped();
+        let entries = store.scan(Some(&host), cx)?;
+        let mut leftovers = Vec::new();
+        let mut each = |leftover: Leftover| {
+            let name = ObjectName::parse(&leftover.key).filter(|name| name.host == host);
+            leftovers.extend(name.map(|name| (leftover, name)));
+            Ok(())
+        };
+        if store.config.prune {
+            store.storage.leftovers(&mut each, cx).map_err(|error| error.storage(store.name()).step("list"))?;
+        }
+        Ok(Self { store, entries, leftovers })
+    }
+}
+
 /// Every unit of the config, and every other that the storages hold.
-fn units_of(config: &Config, scanned: &[(&Store<'_>, Vec<Entry>)]) -> Vec<UnitName> {
-    let mut units: Vec<UnitName> = config.targets.iter().flat_map(crate::config::model::Target::units).collect();
-    let stored = scanned.iter().flat_map(|(_, entries)| entries).filter_map(|entry| entry.stem.unit.unescape());
-    for unit in stored.map(UnitName::new) {
-        if !units.contains(&unit) {
-            units.push(unit);
+fn units_of(config: &Config, listed: &[Listed<'_>], cx: &Context) -> Vec<UnitName> {
+    let mut units: Vec<UnitName> = config.targets.iter().flat_map(Target::units).collect();
+    let mut names = UnitNames::new(config);
+    for listing in listed {
+        let left = listing.leftovers.iter().map(|(_, name)| names.of(&name.stem.unit));
+        let left: Vec<UnitName> = left.collect();
+        let held = listing.entries.iter().map(|entry| names.of_entry(entry, listing.store, cx));
+        for unit in held.chain(left).collect::<Vec<_>>() {
+            if !units.contains(&unit) {
+                units.push(unit);
+            }
         }
     }
     units
@@ -111,57 +143,181 @@ fn units_of(config: &Config, scanned: &[(&Store<'_>, Vec<Entry>)]) -> Vec<UnitNa
 
 /// Applies a policy to one unit in one storage.
 pub(super) fn unit_in(store: &Store<'_>, config: &Config, unit: &UnitName, policy: &Policy, dry_run: bool, cx: &Context) -> Done {
-    let mut problems = Vec::new();
-    let mut failed = |error: Error, severity| {
-        problems.push(Problem::of(&error.target(unit).storage(store.name()).step("prune"), severity));
-    };
-    let entries = match store.scan(Some(&config.host.escaped()), cx) {
-        Ok(entries) => entries,
-        Err(error) => {
-            failed(error, Severity::Partial);
-            return (Vec::new(), problems);
+    let mut work = Work::new(store, config, unit, *policy, dry_run, cx);
+    if let Some(entries) = work.scan() {
+        work.apply(&entries);
+    }
+    (work.items, work.problems)
+}
+
+/// The pruning of one unit in one storage.
+struct Work<'a> {
+    store: &'a Store<'a>,
+    config: &'a Config,
+    unit: &'a UnitName,
+    escaped: Escaped,
+    policy: Policy,
+    dry_run: bool,
+    cx: &'a Context,
+    items: Vec<PruneItem>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Work<'a> {
+    fn new(store: &'a Store<'a>, config: &'a Config, unit: &'a UnitName, policy: Policy, dry_run: bool, cx: &'a Context) -> Self {
+        let escaped = unit.escaped();
+        Self { store, config, unit, escaped, policy, dry_run, cx, items: Vec::new(), problems: Vec::new() }
+    }
+
+    /// Policy and leftovers. What was listed before this unit's lock was held may have changed since:
+    /// where something is to go, the storage is listed again.
+    fn prune(&mut self, listed: &Listed<'_>, timeout: Option<Duration>) {
+        let entries = self.own(&listed.entries);
+        let entries = if self.dry_run || self.is_settled(&entries) { Some(entries) } else { self.scan() };
+        let Some(entries) = entries else { return };
+        self.apply(&entries);
+        if self.store.config.prune {
+            self.collect(&entries, &listed.leftovers, timeout);
         }
-    };
-    let escaped = unit.escaped();
-    let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.stem.unit == escaped && entry.has_manifest).collect();
-    let mut items = Vec::new();
-    for (entry, decision) in decide(store, &entries, policy, config, cx) {
-        let mut item = item_of(unit, store, entry, &decision);
-        if decision.is_delete() && !store.config.prune {
-            item.decision = "keep";
-            item.reasons = vec!["the storage has prune: false".to_owned()];
-        } else if decision.is_delete() && !dry_run {
-            match delete(store, entry, cx) {
-                Ok(()) => item.done = true,
-                Err(error) => failed(error, Severity::Partial),
+    }
+
+    fn own(&self, entries: &[Entry]) -> Vec<Entry> {
+        entries.iter().filter(|entry| entry.stem.unit == self.escaped).cloned().collect()
+    }
+
+    fn scan(&mut self) -> Option<Vec<Entry>> {
+        match self.store.scan(Some(&self.config.host.escaped()), self.cx) {
+            Ok(entries) => Some(self.own(&entries)),
+            Err(error) => {
+                self.failed(error);
+                None
             }
         }
-        items.push(item);
     }
-    (items, problems)
-}
 
-/// Decides from the listing first; where something is to go, every manifest is read and counts.
-fn decide<'a>(
-    store: &Store<'_>,
-    entries: &'a [Entry],
-    policy: &Policy,
-    config: &Config,
-    cx: &Context,
-) -> Vec<(&'a Entry, Decision)> {
-    let now = cx.clock.now();
-    let from_listing: Vec<_> = entries.iter().map(|entry| weigh(entry, None)).collect();
-    let mut decisions = retention::decide(&from_listing, policy, config.timezone, now);
-    if decisions.iter().any(|(_, decision)| decision.is_delete()) {
-        let seen: Vec<_> = entries.iter().map(|entry| weigh(entry, Some(&look(store, entry, cx)))).collect();
-        decisions = retention::decide(&seen, policy, config.timezone, now);
+    /// Whether the listing alone says that nothing is to go.
+    fn is_settled(&self, entries: &[Entry]) -> bool {
+        let (whole, rest): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.has_manifest);
+        let weighed: Vec<_> = whole.into_iter().map(|entry| weigh(entry, None)).collect();
+        rest.is_empty() && self.decide(&weighed).iter().all(|(_, decision)| !decision.is_delete())
     }
-    let entry_of = |id: Id| entries.iter().find(|entry| entry.stem.id == id);
-    decisions.into_iter().filter_map(|(id, decision)| Some((entry_of(id)?, decision))).collect()
-}
 
-fn look(store: &Store<'_>, entry: &Entry, cx: &Context) -> Seen {
-    catalog::look(store.storage.as_ref(), entry, cx).unwrap_or_else(Seen::Unknown)
+    fn decide(&self, weighed: &[retention::Entry]) -> Vec<(Id, Decision)> {
+        retention::decide(weighed, &self.policy, self.config.timezone, self.cx.clock.now())
+    }
+
+    /// Decides over what has a manifest, every one of them read anew, and carries it out.
+    fn apply(&mut self, entries: &[Entry]) {
+        let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.has_manifest).collect();
+        // Without a policy nothing goes, and to read all manifests after each backup would be for nothing.
+        let read = self.dry_run || !self.policy.is_empty();
+        let seen: Vec<Option<Seen>> = entries.iter().map(|entry| read.then(|| self.look(entry))).collect();
+        let weighed: Vec<_> = entries.iter().zip(&seen).map(|(entry, seen)| weigh(entry, seen.as_ref())).collect();
+        let decisions = self.decide(&weighed);
+        for (entry, seen) in entries.into_iter().zip(&seen) {
+            let Some((_, decision)) = decisions.iter().find(|(id, _)| *id == entry.stem.id) else { continue };
+            let mut item = self.item(entry.stem.id, decision.is_delete());
+            item.bytes = seen.as_ref().and_then(|seen| self.bytes_of(entry, seen));
+            item.reasons = decision.reasons().iter().map(ToString::to_string).collect();
+            if decision.is_delete() {
+                self.delete_by_policy(entry, &mut item);
+            }
+            self.items.push(item);
+        }
+    }
+
+    fn delete_by_policy(&mut self, entry: &Entry, item: &mut PruneItem) {
+        let mut keep = |reason: &str| {
+            item.decision = "keep";
+            item.reasons = vec![reason.to_owned()];
+        };
+        if !self.store.config.prune {
+            return keep("the storage has prune: false");
+        }
+        // Another machine may have pinned it a moment ago.
+        let done = match self.store.storage.stat(&entry.object(Role::Pin).key(), self.cx) {
+            Ok(Some(_)) => return keep("pinned"),
+            Ok(None) if self.dry_run => return,
+            Ok(None) => delete(self.store, entry, self.cx),
+            Err(error) => Err(error),
+        };
+        item.done = done.is_ok();
+        if let Err(error) = done {
+            self.failed(error);
+        }
+    }
+
+    fn look(&self, entry: &Entry) -> Seen {
+        catalog::look(self.store.storage.as_ref(), entry, self.cx).unwrap_or_else(Seen::Unknown)
+    }
+
+    /// What the artifact takes in the storage.
+    fn bytes_of(&self, entry: &Entry, seen: &Seen) -> Option<u64> {
+        match seen {
+            Seen::Whole(manifest) | Seen::Suspicious(manifest) => Some(manifest.artifact.bytes),
+            Seen::Damaged(manifest, _) => {
+                let artifact = entry.artifact_of(manifest).ok()?.key();
+                Some(self.store.storage.stat(&artifact, self.cx).ok()?.and_then(|meta| meta.bytes).unwrap_or(0))
+            }
+            Seen::Unknown(_) | Seen::Incomplete { .. } => None,
+        }
+    }
+
+    /// Collects what never became whole, and is too old to be under way.
+    fn collect(&mut self, entries: &[Entry], leftovers: &[(Leftover, ObjectName)], timeout: Option<Duration>) {
+        let minimum = timeout.map_or(MINIMUM_AGE, |timeout| MINIMUM_AGE.max(timeout.saturating_mul(2)));
+        let now = match self.store.storage.now(self.cx) {
+            Ok(now) => now,
+            Err(error) => return self.failed(error),
+        };
+        let is_old = |modified: DateTime<Utc>| (now - modified).to_std().is_ok_and(|age| age > minimum);
+        for entry in entries.iter().filter(|entry| !entry.has_manifest) {
+            // The second look: a manifest that came since the listing makes it whole.
+            let Seen::Incomplete { modified: Some(modified) } = self.look(entry) else { continue };
+            let bytes = entry.keys.iter().map(|key| self.store.storage.stat(key, self.cx).ok()?.and_then(|meta| meta.bytes));
+            let bytes = bytes.sum();
+            self.collect_one(entry.stem.id, bytes, is_old(modified), |work| {
+                work.store.storage.delete(&entry.keys, work.cx).into_iter().collect()
+            });
+        }
+        let escaped = self.escaped.clone();
+        for (leftover, name) in leftovers.iter().filter(|(_, name)| name.stem.unit == escaped) {
+            self.collect_one(name.stem.id, leftover.bytes, is_old(leftover.modified), |work| {
+                work.store.storage.discard(leftover, work.cx)
+            });
+        }
+    }
+
+    fn collect_one(&mut self, id: Id, bytes: Option<u64>, old: bool, remove: impl Fn(&Self) -> Result<()>) {
+        let mut item = self.item(id, old);
+        item.bytes = bytes;
+        item.reasons = vec![incomplete(old)];
+        if old && !self.dry_run {
+            match remove(self) {
+                Ok(()) => item.done = true,
+                Err(error) => self.failed(error),
+            }
+        }
+        self.items.push(item);
+    }
+
+    fn item(&self, id: Id, goes: bool) -> PruneItem {
+        PruneItem {
+            unit: self.unit.to_string(),
+            storage: self.store.name().to_owned(),
+            id: id.to_string(),
+            started: id.run().time(),
+            bytes: None,
+            decision: if goes { "delete" } else { "keep" },
+            reasons: Vec::new(),
+            done: false,
+        }
+    }
+
+    fn failed(&mut self, error: Error) {
+        let error = error.target(self.unit).storage(self.store.name()).step("prune");
+        self.problems.push(Problem::of(&error, Severity::Partial));
+    }
 }
 
 fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
@@ -178,19 +334,6 @@ fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
     retention::Entry { id: entry.stem.id, state, pinned: entry.pinned }
 }
 
-fn item_of(unit: &UnitName, store: &Store<'_>, entry: &Entry, decision: &Decision) -> PruneItem {
-    PruneItem {
-        unit: unit.to_string(),
-        storage: store.name().to_owned(),
-        id: entry.stem.id.to_string(),
-        started: entry.stem.id.run().time(),
-        bytes: None,
-        decision: if decision.is_delete() { "delete" } else { "keep" },
-        reasons: decision.reasons().iter().map(ToString::to_string).collect(),
-        done: false,
-    }
-}
-
 /// Deletes a backup: its manifest first, so that what is left of it is never listed; and nothing else
 /// when that one stays.
 fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
@@ -202,93 +345,32 @@ fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
     store.storage.delete(&rest, cx).into_iter().collect()
 }
 
-/// Collects what never became whole, and is too old to be under way.
-fn collect(store: &Store<'_>, config: &Config, unit: &UnitName, dry_run: bool, cx: &Context) -> Done {
-    let mut done: Done = (Vec::new(), Vec::new());
-    if !store.config.prune {
-        return done;
-    }
-    let timeout = config.targets.iter().find(|target| target.units().contains(unit)).and_then(|target| target.timeout);
-    let minimum = timeout.map_or(MINIMUM_AGE, |timeout| MINIMUM_AGE.max(timeout * 2));
-    if let Err(error) = collect_from(store, config, unit, minimum, dry_run, &mut done, cx) {
-        done.1.push(Problem::of(&error.target(unit).storage(store.name()).step("prune"), Severity::Partial));
-    }
-    done
-}
-
-fn collect_from(
-    store: &Store<'_>,
-    config: &Config,
-    unit: &UnitName,
-    minimum: Duration,
-    dry_run: bool,
-    done: &mut Done,
-    cx: &Context,
-) -> Result<()> {
-    let (host, escaped) = (config.host.escaped(), unit.escaped());
-    let now = store.storage.now(cx)?;
-    let age = |modified: chrono::DateTime<chrono::Utc>| (now - modified).to_std().unwrap_or_default();
-    let mut note = |id: String, started, bytes, deleted: bool, reason: String| {
-        let decision = if deleted { "delete" } else { "keep" };
-        done.0.push(PruneItem {
-            unit: unit.to_string(),
-            storage: store.name().to_owned(),
-            id,
-            started,
-            bytes,
-            decision,
-            reasons: vec![reason],
-            done: deleted && !dry_run,
-        });
-    };
-    let entries = store.scan(Some(&host), cx)?;
-    for entry in entries.iter().filter(|entry| entry.stem.unit == escaped && !entry.has_manifest) {
-        // The second look: a manifest that came since the listing makes it whole.
-        let Seen::Incomplete { modified: Some(modified) } = look(store, entry, cx) else { continue };
-        let old = age(modified) > minimum;
-        if old && !dry_run {
-            store.storage.delete(&entry.keys, cx).into_iter().collect::<Result<()>>()?;
-        }
-        note(entry.stem.id.to_string(), entry.stem.id.run().time(), None, old, incomplete(old));
-    }
-    let mut leftovers: Vec<(Leftover, ObjectName)> = Vec::new();
-    store.storage.leftovers(
-        &mut |leftover| {
-            let name = ObjectName::parse(&leftover.key).filter(|name| name.host == host && name.stem.unit == escaped);
-            leftovers.extend(name.map(|name| (leftover, name)));
-            Ok(())
-        },
-        cx,
-    )?;
-    for (leftover, name) in leftovers {
-        let old = age(leftover.modified) > minimum;
-        if old && !dry_run {
-            store.storage.discard(&leftover, cx)?;
-        }
-        note(name.stem.id.to_string(), name.stem.id.run().time(), leftover.bytes, old, incomplete(old));
-    }
-    Ok(())
-}
-
 fn incomplete(old: bool) -> String {
     if old { "it never became whole" } else { "incomplete, and young enough to be under way" }.to_owned()
 }
 
 /// Pins, unpins or deletes one backup, in every storage that holds it.
 fn by_id(config: &Config, options: &Options, action: Action, when: &When, cx: &Context) -> Result<Done> {
-    if !matches!(when, When::Id(_)) {
-        return Err(Error::new(Kind::Config, "a backup is pinned, unpinned or deleted by its id").hint("`list` shows the ids"));
-    }
+    // Where no age is meant, `100d` can only be the end of an id.
+    let when = match when {
+        When::Id(_) => when.clone(),
+        When::Age { text, .. } if text.len() == 4 => When::Id(text.clone()),
+        _ => {
+            let error = Error::new(Kind::Config, "a backup is pinned, unpinned or deleted by its id");
+            return Err(error.hint("`list` shows the ids"));
+        }
+    };
     let stores = stores::open_named(config, &options.storages)?;
     let mut held: Vec<(&Store<'_>, Entry)> = Vec::new();
     for store in &stores {
         held.extend(store.scan(Some(&config.host.escaped()), cx)?.into_iter().map(|entry| (store, entry)));
     }
-    let (_, found) = catalog::resolve::resolve(&held, |(_, entry)| entry.stem.id, when, config.timezone, cx.clock.now())?;
+    let now = cx.clock.now();
+    let (store, found) = catalog::resolve::resolve(&held, |(_, entry)| entry.stem.id, &when, config.timezone, now)?;
     let stem = found.stem.clone();
-    let unit = unit_name(&stem.unit);
+    let unit = UnitNames::new(config).of_entry(found, store, cx);
     let _lock = if options.dry_run { None } else { Some(lock::take(&config.state_dir, &unit, None, cx)?) };
-    let mut done: Done = (Vec::new(), Vec::new());
+    let mut done = Done::default();
     for (store, entry) in held.iter().filter(|(_, entry)| entry.stem == stem) {
         let outcome = act(store, entry, action, options.dry_run, cx);
         let reason = match action {
@@ -306,7 +388,11 @@ fn by_id(config: &Config, options: &Options, action: Action, when: &When, cx: &C
             id: stem.id.to_string(),
             started: stem.id.run().time(),
             bytes: None,
-            decision: if action == Action::Delete { "delete" } else { "keep" },
+            decision: match action {
+                Action::Pin => "pin",
+                Action::Unpin => "unpin",
+                Action::Delete => "delete",
+            },
             reasons: vec![reason.to_owned()],
             done: ok && !options.dry_run,
         });
@@ -332,9 +418,4 @@ fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Con
         Action::Unpin => store.storage.delete(&[pin], cx).into_iter().collect(),
         Action::Delete => delete(store, entry, cx),
     }
-}
-
-/// The unit of an entry, for a person: a name that was cut is shown as it stands in files.
-pub(super) fn unit_name(escaped: &Escaped) -> UnitName {
-    UnitName::new(escaped.unescape().unwrap_or_else(|| escaped.to_string()))
 }

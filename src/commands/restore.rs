@@ -5,12 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::catalog::backups::{self, Backup};
+use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::{self, Entry, Seen};
-use crate::commands::prune::unit_name;
-use crate::commands::stores::{self, Store, source_of};
+use crate::commands::stores::{self, Store, UnitNames, name_in_files, source_of};
 use crate::commands::{Found, notice, verify, warn};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
@@ -136,8 +135,9 @@ fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: 
     };
     let own = host.as_ref().unwrap_or(&config.host).escaped();
     let mut backups = scan(stores, Some(&own), cx)?;
-    let is_wanted = |backup: &Backup| names.matches_unit(&unit_name(&backup.stem.unit));
-    if host.is_none() && !backups.iter().any(is_wanted) {
+    let mut units = UnitNames::new(config);
+    let mut is_wanted = |backup: &Backup| names.matches_unit(&unit_of(backup, &mut units, stores, cx));
+    if host.is_none() && !backups.iter().any(&mut is_wanted) {
         backups = scan(stores, None, cx)?;
     }
     backups.retain(is_wanted);
@@ -147,7 +147,7 @@ fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: 
         if found.len() < 2 {
             return Ok(());
         }
-        let listed: Vec<String> = found.iter().map(|name| unit_name(name).to_string()).collect();
+        let listed: Vec<String> = found.iter().map(|name| name_in_files(name).to_string()).collect();
         Err(Error::new(Kind::Config, format!("{} is of several {what}: {}", options.name, listed.join(", "))).hint(hint))
     };
     one_of("hosts", backups.iter().map(|backup| backup.host.clone()).collect(), "say which with --host")?;
@@ -156,6 +156,14 @@ fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: 
         return Err(nothing_found(config, stores, options, cx));
     }
     pick(config, stores, backups, &options.at, cx)
+}
+
+fn unit_of(backup: &Backup, units: &mut UnitNames, stores: &[Store<'_>], cx: &Context) -> UnitName {
+    let named = |copy: &Copy| {
+        let store = stores.iter().find(|store| store.name() == copy.storage)?;
+        Some(units.of_entry(&copy.entry, store, cx))
+    };
+    backup.copies.iter().find(|copy| copy.entry.has_manifest).and_then(named).unwrap_or_else(|| name_in_files(&backup.stem.unit))
 }
 
 fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {
@@ -176,7 +184,7 @@ fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Ve
 fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &Context) -> Error {
     let host = options.host.clone().unwrap_or_else(|| config.host.to_string());
     let entries = stores.iter().filter_map(|store| store.scan(None, cx).ok()).flatten();
-    let mut known: Vec<String> = entries.map(|entry| unit_name(&entry.stem.unit).to_string()).collect();
+    let mut known: Vec<String> = entries.map(|entry| name_in_files(&entry.stem.unit).to_string()).collect();
     known.sort();
     known.dedup();
     let hint = if known.is_empty() {

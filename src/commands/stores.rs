@@ -1,11 +1,13 @@
 //! Opens what the configuration names: storages and sources. A new kind of either is added here,
 //! and nowhere else in the commands.
 
-use crate::catalog::{self, Entry};
+use std::collections::BTreeMap;
+
+use crate::catalog::{self, Entry, Seen};
 use crate::config::model::{Config, StorageConfig, StorageKind, Target, TargetKind};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::Escaped;
+use crate::names::{Escaped, UnitName};
 use crate::source::Source;
 use crate::source::postgres::Postgres;
 use crate::storage::Storage;
@@ -57,4 +59,40 @@ pub(super) fn source_of(target: &Target) -> Box<dyn Source> {
     match &target.kind {
         TargetKind::Postgres(postgres) => Box::new(Postgres::new(target.name.clone(), postgres.clone())),
     }
+}
+
+/// The names of stored units. What stands in a file's name says it, but for one that was too long
+/// and was cut: that is known by the config, or by a manifest.
+pub(super) struct UnitNames {
+    known: BTreeMap<Escaped, UnitName>,
+}
+
+impl UnitNames {
+    /// Knows the config's units.
+    pub(super) fn new(config: &Config) -> Self {
+        let units = config.targets.iter().flat_map(Target::units);
+        Self { known: units.map(|unit| (unit.escaped(), unit)).collect() }
+    }
+
+    /// The unit of an entry; its manifest is read where nothing else knows.
+    pub(super) fn of_entry(&mut self, entry: &Entry, store: &Store<'_>, cx: &Context) -> UnitName {
+        let unit = &entry.stem.unit;
+        if !self.known.contains_key(unit) && unit.unescape().is_none() && entry.has_manifest {
+            let seen = catalog::look(store.storage.as_ref(), entry, cx);
+            if let Ok(Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _)) = seen {
+                self.known.insert(unit.clone(), manifest.unit);
+            }
+        }
+        self.of(unit)
+    }
+
+    /// The unit of a name in files. One that was cut and that nothing knows is shown as it stands there.
+    pub(super) fn of(&self, unit: &Escaped) -> UnitName {
+        self.known.get(unit).cloned().unwrap_or_else(|| name_in_files(unit))
+    }
+}
+
+/// A name as a person wrote it; one that was cut as it stands in files.
+pub(super) fn name_in_files(escaped: &Escaped) -> UnitName {
+    UnitName::new(escaped.unescape().unwrap_or_else(|| escaped.to_string()))
 }

@@ -45,7 +45,10 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
 
 fn offline(config: &Config) -> CheckItem {
     let enabled = config.targets.iter().filter(|target| target.enabled).count();
-    let detail = format!("{} storages, {} targets, {enabled} of them enabled", config.storages.len(), config.targets.len());
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let disabled = config.targets.len() - enabled;
+    let disabled = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
+    let detail = format!("{}, {}{disabled}", count(config.storages.len(), "storage"), count(config.targets.len(), "target"));
     CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail }
 }
 

@@ -1,17 +1,17 @@
 //! Reads a stored backup again, byte by byte, and writes the verdict beside it. Only a difference
 //! found in the bytes is a bad verdict: a storage that can't be read proves nothing either way.
 
-use std::io;
+use std::io::{self, Read};
 
 use crate::catalog::Entry;
 use crate::catalog::manifest::Manifest;
 use crate::commands::attempt::compression_of;
 use crate::commands::stores::Store;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
 use crate::names::{ProofKind, Role, RunId, UnitName};
 use crate::observe::Event;
-use crate::stage::digest::Digested;
+use crate::stage::digest::{Digested, Sha256Meter};
 use crate::stage::pipeline::{self, Expected, Passed};
 
 /// Reads a backup's artifact through decompression and digests into `output`.
@@ -46,21 +46,77 @@ fn damaged(store: &Store<'_>, key: &str, error: &Error) -> Error {
         .step("read")
 }
 
+/// What a verification came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Every byte is as it was written; said beside it, with this time.
+    Proven(RunId),
+    /// Somebody deleted it meanwhile: nothing is said of it.
+    Deleted,
+}
+
 /// Verifies one copy; the verdict is written beside it. `Err` is what was found, or why nothing was.
-pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit: &UnitName, cx: &Context) -> Result<RunId> {
+/// It takes no lock, as it may read for hours: a `prune` may delete the backup under it.
+pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit: &UnitName, cx: &Context) -> Result<Verdict> {
     let read = read_through(store, entry, manifest, unit, &mut io::sink(), cx);
-    let at = RunId::starting(cx.clock.now());
-    let ok = match &read {
-        Ok(_) => true,
-        Err(error) if error.kind() == Kind::Damaged => false,
-        Err(_) => return read.map(|_| at),
+    if let Err(error) = &read
+        && !matches!(error.kind(), Kind::Damaged | Kind::Missing)
+    {
+        return read.map(|_| Verdict::Deleted);
+    }
+    // Its manifest goes first. A verdict beside nothing would be an incomplete backup.
+    let still_there = store.storage.stat(&entry.object(Role::Manifest).key(), cx);
+    if still_there.map_err(|error| error.storage(store.name()).step("read"))?.is_none() {
+        return Ok(Verdict::Deleted);
+    }
+    let bad = match read {
+        Ok(_) => None,
+        Err(error) if error.kind() == Kind::Damaged => Some(error),
+        // A missing artifact is told by its look already, and may come back with its disk.
+        Err(error) => return Err(error),
     };
-    let proof = entry.object(Role::Proof { kind: ProofKind::Verify, at, ok });
+    if bad.is_none() {
+        check_inventory(store, entry, manifest, cx)?;
+    }
+    let at = RunId::starting(cx.clock.now());
+    let proof = entry.object(Role::Proof { kind: ProofKind::Verify, at, ok: bad.is_none() });
     let written = store.storage.put_new(&proof.key(), b"{}\n", cx);
-    read?;
+    if let Some(error) = bad {
+        return Err(error);
+    }
     match written {
         // Two verifications in one second that agree are one.
         Err(error) if error.kind() != Kind::Exists => Err(error.storage(store.name()).step("verdict")),
-        _ => Ok(at),
+        _ => Ok(Verdict::Proven(at)),
     }
+}
+
+/// Compares the inventory's digest. A restore needs no inventory: where it is not what it was, the
+/// backup is not proven, and not bad either.
+fn check_inventory(store: &Store<'_>, entry: &Entry, manifest: &Manifest, cx: &Context) -> Result<()> {
+    let Some(facts) = &manifest.inventory else { return Ok(()) };
+    let key = entry.object(Role::Inventory).key();
+    let differs = |cause: &str| {
+        Error::new(Kind::Check, format!("{key} in {} {cause}", store.storage.describe()))
+            .hint("the dump itself is whole and restores; what its tables held can't be compared any more")
+    };
+    let place = |error: Error| error.storage(store.name()).step("read");
+    let mut input = match store.storage.read(&key, 0, cx) {
+        Err(error) if error.kind() == Kind::Missing => return Err(place(differs("is missing"))),
+        other => other.map_err(place)?,
+    };
+    let mut meter = Sha256Meter::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match input.read(&mut block) {
+            Ok(0) => break,
+            Ok(read) => meter.update(&block[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(place(from_io(error, Kind::Storage, format!("can't read {key}")))),
+        }
+    }
+    if meter.finish().sha256 == facts.sha256 {
+        return Ok(());
+    }
+    Err(place(differs("is not as it was written: its digest differs")))
 }

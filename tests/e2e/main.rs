@@ -9,6 +9,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::similar_names,
+    clippy::case_sensitive_file_extension_comparisons,
     missing_docs,
     unreachable_pub
 )]

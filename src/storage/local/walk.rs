@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Result;
 use crate::host::Context;
 use crate::names::{Escaped, Key, RunId};
-use crate::storage::local::failure::failed;
+use crate::storage::local::failure::{denied, failed};
 use crate::storage::local::read::modified;
 use crate::storage::local::upload::object_of;
 use crate::storage::{Leftover, ObjectMeta};
@@ -58,6 +58,7 @@ fn walk(root: &Path, prefix: &str, visit: Visit<'_>, cx: &Context) -> Result<()>
     let hosts = fs::read_dir(root).map_err(|error| failed(error, "can't list", root))?;
     for_each(root, hosts, cx, &mut |host, kind, entry| {
         let below = format!("{host}/");
+        refuse_stand_in(&entry.path(), kind, !prefix.is_empty() && prefix.starts_with(&below))?;
         if !is_candidate(host, kind, &below, prefix) {
             return Ok(());
         }
@@ -69,6 +70,7 @@ fn walk_host(dir: &Path, at: &str, ours: bool, prefix: &str, visit: Visit<'_>, c
     let Some(runs) = open(dir, ours)? else { return Ok(()) };
     for_each(dir, runs, cx, &mut |run, kind, entry| {
         let below = format!("{at}{run}/");
+        refuse_stand_in(&entry.path(), kind, ours && run.parse::<RunId>().is_ok())?;
         if !is_candidate(run, kind, &below, prefix) {
             return Ok(());
         }
@@ -83,6 +85,15 @@ fn walk_host(dir: &Path, at: &str, ours: bool, prefix: &str, visit: Visit<'_>, c
 /// Whether a directory can hold what is asked for. A link to a directory is none.
 fn is_candidate(name: &str, kind: FileType, below: &str, prefix: &str) -> bool {
     kind.is_dir() && !name.starts_with('.') && (below.starts_with(prefix) || prefix.starts_with(below))
+}
+
+/// A link or a file where a directory of ours belongs: to pass it over would hide its backups.
+fn refuse_stand_in(path: &Path, kind: FileType, ours: bool) -> Result<()> {
+    match kind {
+        kind if kind.is_dir() || !ours => Ok(()),
+        kind if kind.is_symlink() => Err(denied(path, "is a symbolic link, not a directory")),
+        _ => Err(denied(path, "is a file, not a directory")),
+    }
 }
 
 /// `None`: it is gone meanwhile, or it is private and by its name not ours, like `lost+found`.

@@ -5,6 +5,9 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod cluster;
+pub mod in_process;
+pub mod planted;
+pub mod strace;
 pub mod tool;
 mod tests;
 
@@ -12,7 +15,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Database, SHARED, comparable, sample_database};
+pub use planted::{Planted, Seed};
 pub use rustix::process::Signal;
+pub use strace::{Step, Traced};
 pub use tool::{Ran, Running, Test};
 
 /// The root of the source tree.

@@ -26,7 +26,7 @@ const NOBODY: u32 = 65534;
 /// One test's program, configuration and directory, which go when it does.
 pub struct Test {
     directory: TempDir,
-    environment: BTreeMap<OsString, OsString>,
+    pub(super) environment: BTreeMap<OsString, OsString>,
     program: PathBuf,
     wrapper: Vec<OsString>,
     target_options: String,
