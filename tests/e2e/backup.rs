@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{HOST, PASSWORD, SUPERUSER};
+use crate::support::cluster::{HOST, PASSWORD, SUPERUSER, quoted};
 use crate::support::tool::files_below;
 use crate::support::{Database, Ran, SHARED, Test, eventually, sample_database};
 
@@ -318,7 +318,7 @@ fn parallel_units_are_dumped_at_once_and_told_in_the_configs_order() {
     let targets: Vec<String> = ["one", "two"].map(|name| target(name, database.name(), "")).into();
     // Each waits until the other has begun.
     let meets = r#"[ "$1" = --version ] && exec {real} --version
-echo run >>{dir}/begun; while [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; done; exec {real} "$@""#;
+echo run >>{dir}/begun; while [ -d {dir} ] && [ $(wc -l <{dir}/begun) -lt 2 ]; do sleep 0.05; done; exec {real} "$@""#;
     let test = configured(&[("local", "{storage}")], &targets).fake_bin("pg_dump", meets);
     let config = fs::read_to_string(test.path("backup.yml")).unwrap();
     test.write("backup.yml", &format!("parallel: 2\n{config}"));
@@ -370,6 +370,24 @@ fn a_pg_dump_older_than_the_server_is_refused_before_it_runs() {
     let test = Test::of(&database).target_option("client_bin: '{bin}'").fake_bin("pg_dump", script);
     test.run(["backup"]).fails(1).says("pg_dump is only found as 9.6.24").says("hint: install postgresql-client-");
     assert!(!test.path("ran").exists() && test.stored().is_empty());
+}
+
+// FIELD: "shell injection". A name is a name, also where libpq would read a connection string.
+#[test]
+fn a_databases_name_is_never_read_as_anything_else() {
+    for name in ["dbname=postgres", "$(touch pwned); 'x\" y", "postgresql://elsewhere/x", "-Fc"] {
+        let name = format!("{name} {}", SHARED.create_database().name());
+        SHARED.psql("postgres", &format!("CREATE DATABASE {}", quoted(&name)));
+        let database = SHARED.adopt(&name);
+        let test = Test::of(&database);
+        let config = fs::read_to_string(test.path("backup.yml")).unwrap();
+        let yaml = format!("database: '{}'", name.replace('\'', "''"));
+        test.write("backup.yml", &config.replace(&format!("database: {name}"), &yaml));
+        test.run(["backup"]).ok();
+        let manifest = read_json(&test.stored_one(".manifest.json"));
+        assert_eq!(manifest["database"], name);
+        assert!(!test.path("pwned").exists());
+    }
 }
 
 // FIELD: "Secrets. A password on argv, then printed in the error".

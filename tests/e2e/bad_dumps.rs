@@ -159,6 +159,23 @@ fn a_pg_dump_that_can_not_be_run() {
     assert!(test.stored().is_empty());
 }
 
+// FIELD: "a truncated object that became latest"; "a month of failed runs empties it".
+#[test]
+fn a_failed_run_deletes_nothing_and_the_last_good_backup_stays_the_latest() {
+    let database = small_database();
+    let test = Test::of(&database).target_option("retention: { keep_last: 1 }");
+    for _ in 0..2 {
+        test.run(["backup", "--no-prune"]).ok();
+    }
+    let before = test.stored();
+    let test = test.fake_bin("pg_dump", &format!("[ \"$1\" = --version ] && exec {{real}} --version\n{HALF}"));
+    test.run(["backup"]).fails(1);
+    assert_eq!(test.stored(), before);
+    test.run(["restore", "app", "--output", "latest.sql"]).ok();
+    let dump = fs::read_to_string(test.path("latest.sql")).unwrap();
+    assert!(crate::support::comparable(&dump) == database.dump());
+}
+
 /// FIELD: an unknown failure that is only a warning: they are kept, and the backup is whole.
 #[test]
 fn warnings_of_a_pg_dump_that_ended_well_are_told_and_kept() {

@@ -98,11 +98,11 @@ fn a_timeout_ends_the_server_session_too() {
 #[test]
 fn a_grandchild_that_holds_the_pipe_and_ignores_sigterm_is_ended() {
     let database = small_database();
-    let stubborn = "(trap '' TERM INT HUP; echo $$ >{dir}/child; while :; do echo '-- more'; sleep 0.1; done) & 
-                    echo $! >{dir}/grandchild; wait";
+    let stubborn = "(trap '' TERM INT HUP; while [ -d {dir} ]; do sleep 0.1; done) &
+echo '-- half'; echo $! >{dir}/grandchild; wait";
     let test = faked(&database, stubborn);
     let mut running = test.spawn(["backup"]);
-    eventually("it writes", || test.path("grandchild").exists() && !test.stored().is_empty());
+    eventually("it runs", || test.path("grandchild").exists() && !test.stored().is_empty());
     running.kill(Signal::TERM);
     assert!(running.ends_within(SOON));
     running.wait().fails(143);
@@ -114,7 +114,7 @@ fn a_grandchild_that_holds_the_pipe_and_ignores_sigterm_is_ended() {
 fn a_child_that_ignores_signals_and_never_writes_is_ended() {
     for (signal, code) in SIGNALS {
         let database = small_database();
-        let test = faked(&database, "trap '' TERM INT HUP; echo $$ >{dir}/child; while :; do sleep 0.1; done");
+        let test = faked(&database, "trap '' TERM INT HUP; echo $$ >{dir}/child; while [ -d {dir} ]; do sleep 0.1; done");
         let mut running = test.spawn(["backup"]);
         eventually("it runs", || test.path("child").exists());
         running.kill(signal);
@@ -147,7 +147,7 @@ fn a_psql_that_never_reads_is_ended_and_no_database_stays() {
     database.psql("CREATE TABLE t (word text); INSERT INTO t SELECT repeat(md5(n::text), 10) FROM generate_series(1, 20000) n");
     // The psql that loads is the one on neither a maintenance database nor the dumped one.
     let deaf = r#"case "$PGDATABASE" in ''|postgres|template1|NAME) exec {real} "$@";; esac
-trap '' TERM; echo $$ >{dir}/child; while :; do sleep 0.1; done"#;
+trap '' TERM; echo $$ >{dir}/child; while [ -d {dir} ]; do sleep 0.1; done"#;
     let test = Test::of(&database).fake_bin("psql", &deaf.replace("NAME", database.name()));
     test.run(["backup"]).ok();
     let before = SHARED.databases();
@@ -245,7 +245,7 @@ fn units_behind_the_one_that_was_ended_are_not_begun() {
 fn a_second_sigterm_ends_at_once() {
     let database = small_database();
     // Ending this child takes the two seconds that it is given to clean up.
-    let test = faked(&database, "trap 'touch {dir}/asked' TERM; echo $$ >{dir}/child; while :; do sleep 0.05; done");
+    let test = faked(&database, "trap 'touch {dir}/asked' TERM; echo $$ >{dir}/child; while [ -d {dir} ]; do sleep 0.05; done");
     let running = test.spawn(["backup"]);
     eventually("it runs", || test.path("child").exists());
     running.kill(Signal::TERM);
@@ -261,12 +261,9 @@ fn a_second_sigterm_ends_at_once() {
 #[test]
 fn a_run_under_nohup_outlives_its_terminal() {
     let database = small_database();
-    let test = faked(&database, r#"touch {dir}/runs; while ! [ -e {dir}/go ]; do sleep 0.05; done; exec {real} "$@""#).under([
-        "sh",
-        "-c",
-        "trap '' HUP; exec \"$@\"",
-        "sh",
-    ]);
+    let test =
+        faked(&database, r#"touch {dir}/runs; while [ -d {dir} ] && ! [ -e {dir}/go ]; do sleep 0.05; done; exec {real} "$@""#)
+            .under(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
     let mut running = test.spawn(["backup"]);
     eventually("it runs", || test.path("runs").exists());
     running.kill(Signal::HUP);

@@ -5,9 +5,9 @@ use std::fs;
 use crate::support::cluster::{HOST, PASSWORD, SUPERUSER};
 use crate::support::{Database, Ran, Running, SHARED, Signal, Test, eventually};
 
-/// Its dump waits, in `{dir}/waiting`, until there is a file `{dir}/go`.
+/// Says so in `{dir}/waiting`, and waits for a file `{dir}/go`, no longer than the test's directory is there.
 const WAITS: &str = r#"[ "$1" = --version ] && exec {real} --version
-echo $$ >>{dir}/waiting; while ! [ -e {dir}/go ]; do sleep 0.05; done; exec {real} "$@""#;
+echo $$ >>{dir}/waiting; while [ -d {dir} ] && ! [ -e {dir}/go ]; do sleep 0.05; done; exec {real} "$@""#;
 
 fn small_database() -> Database {
     let database = SHARED.create_database();

@@ -202,3 +202,23 @@ fn a_storage_that_failed_is_not_pruned_in_that_run() {
     assert_eq!(stored_in(&run), before);
     assert_eq!(listed(&test, "local"), 1);
 }
+
+// The contract of retries: a new attempt, under a new id, for the storages that still lack it. It waits
+// the 5 seconds between two attempts.
+#[test]
+fn a_storage_that_fails_once_gets_a_backup_of_its_own_by_a_second_attempt() {
+    let database = small_database();
+    let test = with_second(&database, "{ type: local, path: '{dir}/second' }");
+    let place = test.path("second/web1");
+    let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", place.to_str().unwrap()];
+    let test = test.under(strace).under(["-e", "inject=mkdir,mkdirat:error=EIO:when=1"]);
+    let ran =
+        test.run(["backup", "--json"]).ok().says("trying again in 5.0s: storage second: upload: ").says("Input/output error");
+    let item = ran.json()["items"][0].clone();
+    assert_eq!((&item["status"], &item["storages"]), (&json!("ok"), &json!(["local", "second"])));
+    assert_eq!(dumps(&test), 2);
+    assert_eq!((test.stored().len(), stored_in(&test.path("second")).len()), (3, 3));
+    let id = |root: &Path| stored_in(root)[0].split_once("app_").unwrap().1[..21].to_owned();
+    assert_ne!(id(&test.storage()), id(&test.path("second")));
+    assert_eq!(test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().len(), 2);
+}

@@ -207,13 +207,19 @@ fn what_stood_there_before_us_is_never_removed() {
 }
 
 #[test]
-fn a_manifest_that_can_not_be_removed_keeps_its_artifact() {
-    let memories = [Memory::new(), Memory::new()];
-    memories[0].fail(Call::Stat, 1, Fault::Fail(Kind::Storage));
-    memories[0].fail(Call::Delete, 1, Fault::Fail(Kind::Storage));
-    let attempt = attempt([&memories[0], &memories[1]], false, &Context::for_tests()).unwrap();
-    assert_eq!(attempt.failed.len(), 1);
-    assert_eq!(held(&memories[0]), whole());
+fn a_removal_that_fails_anywhere_leaves_no_manifest_without_its_artifact() {
+    for nth in 1..=4 {
+        let memories = [Memory::new(), Memory::new()];
+        memories[0].fail(Call::Stat, 1, Fault::Fail(Kind::Storage));
+        memories[0].fail(Call::Delete, nth, Fault::Fail(Kind::Storage));
+        let attempt = attempt([&memories[0], &memories[1]], false, &Context::for_tests()).unwrap();
+        assert_eq!(attempt.failed.len(), 1);
+        // The order: manifest, artifact, what stands beside it.
+        let left = ["manifest.json", "sql", "inventory.json", "pin"];
+        let (names, _) = held(&memories[0]);
+        let expected: Vec<&str> = left[nth - 1..].to_vec();
+        assert!(names.len() == expected.len() && expected.iter().all(|name| names.iter().any(|held| held == name)), "{names:?}");
+    }
 }
 
 #[test]
