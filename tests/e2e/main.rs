@@ -17,6 +17,7 @@ mod support;
 
 mod architecture;
 mod sample;
+mod secrets;
 
 mod backup;
 mod cancel;
@@ -26,6 +27,7 @@ mod cut;
 mod damage;
 mod disk;
 mod docs;
+mod invocation;
 mod list;
 mod locks;
 mod messages;
