@@ -250,7 +250,7 @@ Examples:
   db-backup-tools restore shop --to-database shop_check
   db-backup-tools restore shop --at 2026-06-12 --output - | less")]
 pub struct Restore {
-    /// The unit
+    /// The unit or target, by name, or by a glob that only one matches
     #[arg(value_name = "NAME", required_unless_present = "named", value_parser = NonEmptyStringValueParser::new())]
     positional: Option<String>,
     /// The same as NAME

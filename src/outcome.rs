@@ -243,6 +243,15 @@ pub struct CheckItem {
     pub ok: bool,
     /// For a person.
     pub detail: String,
+    /// What to do next, where it is not.
+    pub hint: Option<String>,
+}
+
+impl CheckItem {
+    /// A check that did not hold, as its problem says it.
+    pub fn failed(subject: impl Into<String>, problem: &Problem) -> Self {
+        Self { subject: subject.into(), ok: false, detail: problem.cause.clone(), hint: problem.hint.clone() }
+    }
 }
 
 /// Text that is the result.

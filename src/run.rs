@@ -19,6 +19,7 @@ use crate::exit;
 use crate::host::cancel::Reason;
 use crate::host::{Cancel, Clock, Context, Env, files};
 use crate::names::RunId;
+use crate::observe::Event;
 use crate::outcome::{CheckItem, Items, Outcome, Problem, Severity};
 use crate::report::{ReportOptions, Reporter, Stream, Usage, usage};
 use crate::source::{Destination, StageOptions};
@@ -92,20 +93,25 @@ pub fn run(args: &[OsString], world: World) -> u8 {
 fn execute(cli: &Cli, reporter: &mut Reporter, run: RunId, cx: &Context) -> Found {
     if let Command::Generate(options) = &cli.command {
         let options = commands::generate::Options { output: options.output.clone(), force: options.force };
-        return commands::generate::run(&options);
+        return commands::generate::run(&options, cx);
     }
     let config = match load(cli.global.config.as_deref(), &cx.env) {
         Ok(config) => config,
         Err(error) => return mistakes(&cli.command, error),
     };
     reporter.set_timezone(config.timezone);
-    let mut remarks: Vec<Problem> = config.warnings.iter().map(|text| commands::notice(None, text.as_str())).collect();
+    let mut remarks = Vec::new();
+    for text in &config.warnings {
+        cx.observer.event(Event::Warning { target: None, text: text.clone() });
+        remarks.push(commands::notice(None, text.as_str()));
+    }
     if let Some(log_dir) = config.log_dir.as_deref().filter(|_| !cli.command.is_dry_run()) {
         match reporter.open_log(log_dir, run) {
             Ok(path) => tracing::debug!(path = %path.display(), "log file"),
             Err(error) => remarks.push(Problem::of(&error, Severity::Notice)),
         }
     }
+    let cx = &Context { env: Arc::new(for_children(&cx.env, &config.secret_variables)), ..cx.clone() };
     let mut found = match command(cli, &config, cx) {
         Ok(found) => found,
         Err(error) => Found::failure(Items::Text(Vec::new()), &error),
@@ -114,19 +120,30 @@ fn execute(cli: &Cli, reporter: &mut Reporter, run: RunId, cx: &Context) -> Foun
     Found { problems: remarks, ..found }
 }
 
+/// The environment without what secrets were made of: a child is given its own and no other's. What
+/// programs need to work stays, and libpq's variables, which are taken out where PostgreSQL's start.
+fn for_children(env: &Env, secrets: &[String]) -> Env {
+    const NEEDED: [&str; 7] = ["HOME", "PATH", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG"];
+    let mut env = env.clone();
+    for name in secrets.iter().filter(|name| !name.starts_with("PG") && !NEEDED.contains(&name.as_str())) {
+        env.remove(name);
+    }
+    env
+}
+
 fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigError> {
-    let facts = HostFacts { host_name: files::host_name(), is_root: files::is_root() };
+    let facts = HostFacts { host_name: files::host_name(), is_root: files::is_root(), home: files::home() };
     let path = read::find(explicit, env).map_err(ConfigError::Unreadable)?;
     read::read_file(&path, env, &facts)
 }
 
-/// What is wrong with the configuration: a problem each, and for `validate` a result.
+/// What is wrong with the configuration: a problem each, and for `validate`, where there is one to judge, a result.
 fn mistakes(command: &Command, error: ConfigError) -> Found {
+    let is_read = matches!(error, ConfigError::Mistakes { .. });
     let problems: Vec<Problem> = error.into_errors().iter().map(|error| Problem::of(error, Severity::Failure)).collect();
     let items = match command {
-        Command::Validate(_) => {
-            let check = |problem: &Problem| CheckItem { subject: "config".into(), ok: false, detail: problem.cause.clone() };
-            Items::Checks(problems.iter().map(check).collect())
+        Command::Validate(_) if is_read => {
+            Items::Checks(problems.iter().map(|problem| CheckItem::failed("config", problem)).collect())
         }
         _ => Items::Text(Vec::new()),
     };

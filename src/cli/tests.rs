@@ -199,7 +199,7 @@ fn help_of_restore() {
     Usage: db-backup-tools restore [OPTIONS] [NAME]
 
     Arguments:
-      [NAME]  The unit
+      [NAME]  The unit or target, by name, or by a glob that only one matches
 
     Options:
       -n, --name <NAME>       The same as NAME

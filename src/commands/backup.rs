@@ -154,7 +154,7 @@ impl Work<'_> {
             problems.push(Problem::of(&error.target(&unit.unit), Severity::Failure));
         }
         item.seconds = begun.elapsed().as_secs_f64();
-        let summary = summary(&item, begun.elapsed(), &problems);
+        let summary = summary(&item, begun.elapsed());
         let ok = matches!(item.status, "ok" | "partial");
         self.cx.observer.event(Event::UnitFinished { unit: unit.unit.clone(), ok, summary });
         (item, problems)
@@ -269,10 +269,10 @@ fn copy_for(error: &Error, storage: &str) -> Error {
     }
 }
 
-fn summary(item: &BackupItem, took: Duration, problems: &[Problem]) -> String {
+/// What was done; nothing where nothing was, as a problem says why.
+fn summary(item: &BackupItem, took: Duration) -> String {
     if item.storages.is_empty() {
-        let failure = problems.iter().find(|problem| problem.severity == Severity::Failure);
-        return failure.map_or_else(|| "failed".to_owned(), |problem| problem.cause.clone());
+        return String::new();
     }
     let id = item.id.map(|id| id.to_string()).unwrap_or_default();
     let places = item.storages.join(", ");

@@ -11,6 +11,7 @@ use crate::catalog::resolve::{self, When};
 use crate::catalog::{self, Entry, Seen};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files, source_of};
 use crate::commands::{Found, notice, verify, warn};
+use crate::config::mistake::nearest;
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::cancel::Cancel;
@@ -109,7 +110,8 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
             Ok(destination) => {
                 format!("{} ({}) restored to {destination} in {}", item.id, show_bytes(item.bytes), show_duration(took))
             }
-            Err(error) => error.cause(),
+            // A problem says why.
+            Err(_) => String::new(),
         };
         cx.observer.event(Event::UnitFinished { unit, ok: done.is_ok(), summary });
         item.status = "done";
@@ -190,7 +192,8 @@ fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &
     let hint = if known.is_empty() {
         "the storages hold no backup at all".into()
     } else {
-        format!("there are backups of: {}", known.join(", "))
+        let near = nearest(&options.name, known.iter().map(String::as_str)).map(|near| format!("did you mean {near}? "));
+        format!("{}there are backups of: {}", near.unwrap_or_default(), known.join(", "))
     };
     Error::new(Kind::NotFound, format!("there is no backup of {} for host {host}", options.name)).hint(hint)
 }
@@ -198,11 +201,21 @@ fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &
 /// Finds the backup that is meant. What turns out not to be whole drops out, and is told; what is
 /// unknown stops, as it may be the one that is wanted.
 fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, when: &When, cx: &Context) -> Result<Choice<'a>> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = Vec::new();
+    let name = backups.first().map(|backup| name_in_files(&backup.stem.unit).to_string()).unwrap_or_default();
     backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
     loop {
         cx.cancel.check()?;
-        let chosen = resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now())?.clone();
+        let chosen = match resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now()) {
+            Ok(backup) => backup.clone(),
+            Err(error) => {
+                // That none is left is only understood with what dropped out.
+                for text in &warnings {
+                    warn(cx, &name, text);
+                }
+                return Err(error);
+            }
+        };
         let mut failure = None;
         for copy in &chosen.copies {
             let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };

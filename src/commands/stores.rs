@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::catalog::{self, Entry, Seen};
 use crate::config::model::{Config, StorageConfig, StorageKind, Target, TargetKind};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::host::Context;
 use crate::names::{Escaped, UnitName};
+use crate::plan;
 use crate::source::Source;
 use crate::source::postgres::Postgres;
 use crate::storage::Storage;
@@ -41,17 +42,7 @@ impl<'a> Store<'a> {
 
 /// Opens the storages of these names, all of the configuration when none is named.
 pub(super) fn open_named<'a>(config: &'a Config, names: &[String]) -> Result<Vec<Store<'a>>> {
-    if names.is_empty() {
-        return Ok(config.storages.iter().map(Store::open).collect());
-    }
-    names.iter().map(|name| find(config, name).map(Store::open)).collect()
-}
-
-fn find<'a>(config: &'a Config, name: &str) -> Result<&'a StorageConfig> {
-    config.storage(name).ok_or_else(|| {
-        let known: Vec<&str> = config.storages.iter().map(|storage| storage.name.as_str()).collect();
-        Error::new(Kind::NotFound, format!("there is no storage {name}")).hint(format!("the config has: {}", known.join(", ")))
-    })
+    Ok(plan::storages(config, names)?.into_iter().map(Store::open).collect())
 }
 
 /// The source of a target.

@@ -21,13 +21,13 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
     let mut problems = Vec::new();
     if connect {
         let targets = config.targets.iter().filter(|target| target.enabled);
-        let mut note = |subject: String, result: Result<Vec<String>>| {
-            let (ok, detail) = match &result {
-                Ok(details) => (true, details.join("; ")),
-                Err(error) => (false, error.cause()),
-            };
-            items.push(CheckItem { subject, ok, detail });
-            problems.extend(result.err().map(|error| Problem::of(&error, Severity::Failure)));
+        let mut note = |subject: String, result: Result<Vec<String>>| match result {
+            Ok(details) => items.push(CheckItem { subject, ok: true, detail: details.join("; "), hint: None }),
+            Err(error) => {
+                let problem = Problem::of(&error, Severity::Failure);
+                items.push(CheckItem::failed(subject, &problem));
+                problems.push(problem);
+            }
         };
         for storage in &config.storages {
             if !is_interrupted(cx) {
@@ -49,7 +49,7 @@ fn offline(config: &Config) -> CheckItem {
     let disabled = config.targets.len() - enabled;
     let disabled = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
     let detail = format!("{}, {}{disabled}", count(config.storages.len(), "storage"), count(config.targets.len(), "target"));
-    CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail }
+    CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail, hint: None }
 }
 
 /// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.

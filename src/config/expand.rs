@@ -17,6 +17,8 @@ pub(super) struct Expanded {
     pub from_variable: bool,
     /// What of it stands in the file, defaults too: all that a reader of the file could learn.
     pub own: String,
+    /// The variables that it names, those in defaults too.
+    pub variables: Vec<String>,
 }
 
 /// Why a value can't be expanded.
@@ -78,6 +80,7 @@ impl Work<'_> {
             });
         }
         out.from_variable = true;
+        out.variables.push(name.to_owned());
         let set = self.env.get_os(name);
         if set.is_some_and(|value| value.to_str().is_none()) {
             let problem = format!("the variable {name} is not UTF-8");
@@ -95,6 +98,7 @@ impl Work<'_> {
             let default = self.default(default, full.is_none(), depth);
             out.masked.extend(["${", name, ":-", &default.masked, "}"]);
             out.own.push_str(&default.own);
+            out.variables.extend(default.variables);
             out.value.push_str(full.unwrap_or(&default.value));
         } else if let Some(message) = rest.strip_prefix(":?") {
             out.masked.extend(["${", name, "}"]);

@@ -30,6 +30,8 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// What a person should know and that is no mistake: others can read a literal password.
     pub warnings: Vec<String>,
+    /// Variables that passwords and addresses are made of: no child is to inherit them.
+    pub secret_variables: Vec<String>,
 }
 
 impl Config {

@@ -36,6 +36,8 @@ pub struct HostFacts {
     pub host_name: String,
     /// Whether we run as root.
     pub is_root: bool,
+    /// Our home directory by the system's records, for where HOME is not set.
+    pub home: Option<PathBuf>,
 }
 
 /// The configuration file: `-c`, else `$DB_BACKUP_CONFIG`, `./backup.yml`, `/etc/db-backup/backup.yml`.
@@ -146,6 +148,7 @@ fn file(walk: &Walk<'_>, root: &Node, path: &Path, facts: &HostFacts) -> Option<
         storages: storages?,
         targets: targets?,
         warnings: Vec::new(),
+        secret_variables: walk.secret_variables(),
     })
 }
 
@@ -201,7 +204,10 @@ fn state_dir(walk: &Walk<'_>, fields: &Fields<'_>, facts: &HostFacts) -> Option<
         return Some("/var/lib/db-backup".into());
     }
     let absolute = |name: &str| walk.env().get_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let base = absolute("XDG_STATE_HOME").or_else(|| {
+        let home = absolute("HOME").or_else(|| facts.home.clone().filter(|home| home.is_absolute()));
+        home.map(|home| home.join(".local/state"))
+    });
     if base.is_none() {
         let problem = "`state_dir` is not given, and neither XDG_STATE_HOME nor HOME says where to keep it";
         walk.wrong(fields.node, problem, Some("write state_dir: DIRECTORY".into()));

@@ -16,7 +16,7 @@ mod tests {
     const MARK: &str = "#| ";
 
     fn read_as_root(text: &str, env: &Env) -> Config {
-        let facts = HostFacts { host_name: "web1".into(), is_root: true };
+        let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
         read(text, Path::new("/etc/db-backup/backup.yml"), env, &facts).unwrap_or_else(|mistakes| {
             let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             panic!("{}\n{text}", mistakes.join("\n"))

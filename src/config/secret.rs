@@ -62,7 +62,10 @@ impl Secret {
 
     fn of_command(&self, words: &[String], cx: &Context) -> Result<Vec<u8>> {
         let Some((program, arguments)) = words.split_first() else { return Err(self.error("names no program")) };
-        let output = Program::new(program).args(arguments).output(b"", cx)?;
+        let output = Program::new(program).args(arguments).output(b"", cx).map_err(|error| match error.kind() {
+            Kind::Interrupted | Kind::Timeout => error,
+            _ => self.error("can't be had").source(error),
+        })?;
         if output.exit.is_success() {
             return Ok(output.stdout);
         }
@@ -134,6 +137,7 @@ mod tests {
             of_shell("echo hunter2; echo 'vault: sealed' >&2; exit 3"),
             of_shell("kill -9 $$"),
             revealed(SecretFrom::Command(vec![])),
+            revealed(SecretFrom::Command(vec!["./no-such-program".into()])),
         ];
         let shown: Vec<String> = errors.into_iter().map(|error| format!("{}\n", error.unwrap_err())).collect();
         insta::assert_snapshot!(shown.concat(), @r"
@@ -147,6 +151,7 @@ mod tests {
         the secret { as written } exited with code 3: vault: sealed
         the secret { as written } was killed by signal 9 (SIGKILL; the out-of-memory killer?)
         the secret { as written } names no program
+        the secret { as written } can't be had: can't run ./no-such-program: No such file or directory (os error 2)
         ");
         assert!(!shown.concat().contains("hunter2"));
     }

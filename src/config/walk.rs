@@ -2,6 +2,7 @@
 //! gathers every mistake in the file's order. It knows no key's meaning.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,11 +20,12 @@ pub(super) struct Walk<'a> {
     dir: &'a Path,
     mistakes: RefCell<Vec<(usize, Mistake)>>,
     literal_secrets: RefCell<Vec<String>>,
+    secret_variables: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(env: &'a Env, dir: &'a Path) -> Self {
-        Self { env, dir, mistakes: RefCell::default(), literal_secrets: RefCell::default() }
+        Self { env, dir, mistakes: RefCell::default(), literal_secrets: RefCell::default(), secret_variables: RefCell::default() }
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -38,6 +40,16 @@ impl<'a> Walk<'a> {
     /// The places of secrets that stand in the file itself.
     pub(super) fn literal_secrets(&self) -> Vec<String> {
         self.literal_secrets.borrow().clone()
+    }
+
+    /// Notes that a secret is made of these variables.
+    pub(super) fn of_secret(&self, variables: Vec<String>) {
+        self.secret_variables.borrow_mut().extend(variables);
+    }
+
+    /// The variables that secrets are made of.
+    pub(super) fn secret_variables(&self) -> Vec<String> {
+        self.secret_variables.borrow().iter().cloned().collect()
     }
 
     /// All that is wrong, in the file's order.

@@ -81,7 +81,7 @@ fn a_failed_item_without_a_problem_is_no_success() {
     assert_eq!(code(&outcome(units(&["ok", "failed"]), &[])), 1);
     assert_eq!(code(&outcome(units(&["ok", "partial"]), &[])), 3);
     assert_eq!(code(&outcome(units(&["ok", "planned", "skipped"]), &[])), 0);
-    let check = CheckItem { subject: "storage local".into(), ok: false, detail: "read-only".into() };
+    let check = CheckItem { subject: "storage local".into(), ok: false, detail: "read-only".into(), hint: None };
     assert_eq!(code(&outcome(Items::Checks(vec![check]), &[])), 1);
 }
 

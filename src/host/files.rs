@@ -165,6 +165,15 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Our home directory as `/etc/passwd` has it.
+pub fn home() -> Option<PathBuf> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let fields =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&user.as_str()))?;
+    fields.get(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
 /// The machine's name, as `uname -n` prints it.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

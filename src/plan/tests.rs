@@ -18,7 +18,7 @@ targets:
 ";
 
 fn config() -> Config {
-    let facts = HostFacts { host_name: "web1".into(), is_root: true };
+    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
     read(TEXT, Path::new("/etc/backup.yml"), &Env::default(), &facts).unwrap()
 }
 

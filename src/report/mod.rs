@@ -106,7 +106,11 @@ impl Reporter {
         let written = self.results(outcome, verdict).and_then(|text| self.print(&text));
         self.remarks(outcome);
         for problem in &outcome.problems {
-            self.speaker.problem(problem);
+            if !self.options.json && is_result(problem, &outcome.items) {
+                self.speaker.log_problem(problem);
+            } else {
+                self.speaker.problem(problem);
+            }
         }
         if let Err(error) = &written {
             self.speaker.problem(&Problem::of(error, Severity::Failure));
@@ -193,6 +197,11 @@ impl Reporter {
             }
         }
     }
+}
+
+/// Whether a problem was printed as a result: what `validate` finds is one.
+fn is_result(problem: &Problem, items: &Items) -> bool {
+    matches!(items, Items::Checks(checks) if checks.iter().any(|check| !check.ok && check.detail == problem.cause))
 }
 
 impl fmt::Debug for Reporter {

@@ -70,6 +70,12 @@ impl Speaker {
         if problem.severity == Severity::Notice && !self.is_news(problem.target.as_deref(), &problem.cause) {
             return;
         }
+        self.log_problem(problem);
+        self.put(&text::problem(problem, self.console.color()));
+    }
+
+    /// A problem for the logs alone: people have seen it among the results.
+    pub(super) fn log_problem(&self, problem: &Problem) {
         let level = if problem.severity == Severity::Failure { Level::ERROR } else { Level::WARN };
         let kind = serde_json::to_value(problem.kind).ok();
         let fields = Fields {
@@ -80,7 +86,6 @@ impl Speaker {
             hint: problem.hint.as_deref(),
         };
         self.log(level, fields, &problem.cause);
-        self.put(&text::problem(problem, self.console.color()));
     }
 
     /// A warning; never held back, and said once.
@@ -132,8 +137,13 @@ impl Observer for Speaker {
             Event::UnitProgress { unit, bytes } => self.console.advance(unit.as_str(), bytes),
             Event::UnitFinished { unit, ok, summary } => {
                 self.console.end(unit.as_str());
-                let failed = if ok { "" } else { "failed: " };
-                self.say(Some(unit.as_str()), &format!("{}: {failed}{}", visible(unit.as_str()), prose(&summary)));
+                let line = match (ok, summary.as_str()) {
+                    (true, _) => prose(&summary),
+                    // Its problem says why, at the end.
+                    (false, "") => "failed".to_owned(),
+                    (false, _) => format!("failed: {}", prose(&summary)),
+                };
+                self.say(Some(unit.as_str()), &format!("{}: {line}", visible(unit.as_str())));
                 lock(&self.finished).insert(unit.as_str().to_owned());
             }
             Event::Retry { unit, cause, after } => {

@@ -395,7 +395,7 @@ fn each_severity_has_its_word_and_its_hint() {
 
 #[test]
 fn validate_shows_what_it_looked_at() {
-    let check = |subject: &str, ok, detail: &str| CheckItem { subject: subject.into(), ok, detail: detail.into() };
+    let check = |subject: &str, ok, detail: &str| CheckItem { subject: subject.into(), ok, detail: detail.into(), hint: None };
     let mut checks = vec![check("target mordor", true, "server 15.18, client 15.18"), check("storage local", true, "")];
     insta::assert_snapshot!(shown(desk(), &outcome("validate", Items::Checks(checks.clone())), OK), @"
     ok    target mordor: server 15.18, client 15.18
@@ -403,11 +403,15 @@ fn validate_shows_what_it_looked_at() {
     --- stderr
     validate: 2 checks ok
     ");
-    checks.push(check("storage offsite", false, "read-only"));
-    insta::assert_snapshot!(shown(desk(), &outcome("validate", Items::Checks(checks)), FAILED), @"
+    let error = Error::new(Kind::StorageDenied, "read-only").hint("mount it for writing").storage("offsite");
+    let problem = Problem::of(&error, Severity::Failure);
+    checks.push(CheckItem::failed("storage offsite", &problem));
+    let failed = Outcome { problems: vec![problem], ..outcome("validate", Items::Checks(checks)) };
+    insta::assert_snapshot!(shown(desk(), &failed, FAILED), @"
     ok    target mordor: server 15.18, client 15.18
     ok    storage local
     FAIL  storage offsite: read-only
+          hint: mount it for writing
     --- stderr
     validate: 1 problem found
     ");

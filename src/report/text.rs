@@ -136,7 +136,8 @@ fn stats(rows: &[StatsItem], look: &Look) -> String {
 fn check(check: &CheckItem, look: &Look) -> String {
     let (word, color_of) = if check.ok { ("ok  ", Paint::Green) } else { ("FAIL", Paint::Red) };
     let detail = if check.detail.is_empty() { String::new() } else { format!(": {}", prose(&check.detail)) };
-    format!("{}  {}{detail}\n", paint(word, color_of, look.color), visible(&check.subject))
+    let hint = check.hint.as_deref().map(|hint| format!("      hint: {}\n", prose(hint))).unwrap_or_default();
+    format!("{}  {}{detail}\n{hint}", paint(word, color_of, look.color), visible(&check.subject))
 }
 
 fn plan(units: &[BackupItem], look: &Look) -> String {

@@ -19,6 +19,7 @@ mod support;
 
 mod architecture;
 mod sample;
+mod secrets;
 
 mod backup;
 mod bad_dumps;
@@ -29,6 +30,7 @@ mod cut;
 mod damage;
 mod disk;
 mod docs;
+mod invocation;
 mod list;
 mod locks;
 mod messages;

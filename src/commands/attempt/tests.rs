@@ -86,7 +86,7 @@ fn id() -> Id {
 
 /// One attempt into both storages, pinned.
 fn attempt(memories: [&Memory; 2], source_fails: bool, cx: &Context) -> Result<Attempt> {
-    let facts = HostFacts { host_name: "web1".into(), is_root: true };
+    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
     let config = read::read(CONFIG, Path::new("backup.yml"), &Env::default(), &facts).unwrap();
     let pool = Pool::new(std::num::NonZeroUsize::MIN).unwrap();
     let unit = UnitName::new("app");

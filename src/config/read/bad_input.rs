@@ -146,7 +146,7 @@ const CASES: &[(&str, &str)] = &[
 #[test]
 fn each_mistake_is_said_with_its_place_and_a_hint() {
     let env: Env = [("SECRET", "hunter2"), ("EMPTY", "")].into_iter().collect();
-    let facts = HostFacts { host_name: "web1".into(), is_root: true };
+    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
     let mut shown = String::new();
     for (name, text) in CASES {
         let text = match (text.strip_prefix('@'), text.strip_prefix('%')) {
@@ -167,7 +167,7 @@ fn each_mistake_is_said_with_its_place_and_a_hint() {
 
 #[test]
 fn a_machine_without_a_name_needs_one() {
-    let facts = HostFacts { host_name: String::new(), is_root: true };
+    let facts = HostFacts { host_name: String::new(), is_root: true, home: None };
     let text = format!("{STORAGES}targets: [ {{ name: a, type: postgres, database: a }} ]\n");
     let mistakes = read(&text, Path::new("/c.yml"), &Env::default(), &facts).unwrap_err();
     insta::assert_snapshot!(mistakes[0], @"line 1: this machine has no host name, and `host` is not given (write host: NAME)");

@@ -21,6 +21,7 @@ pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str, tells: fn(&str) -> 
     if tells(&out.own) {
         walk.literal_secret(node);
     }
+    walk.of_secret(out.variables);
     let written = if out.from_variable { out.masked } else { "***".to_owned() };
     Some(Secret { written, from: SecretFrom::Value(out.value) })
 }

@@ -7,7 +7,7 @@ use crate::config::model::{Compression, Format, Policy, Postgres, StorageKind, T
 use crate::config::secret::SecretFrom;
 
 fn facts() -> HostFacts {
-    HostFacts { host_name: "web1".into(), is_root: true }
+    HostFacts { host_name: "web1".into(), is_root: true, home: None }
 }
 
 fn env() -> Env {

@@ -100,17 +100,20 @@ pub(super) fn find_pg_dump(client_bin: Option<&Path>, server: &Version, cx: &Con
     newer.cloned().ok_or_else(|| {
         let found: Vec<String> = found.iter().filter_map(Client::version_text).collect();
         let cause = format!("the server is version {}, and pg_dump is only found as {}", server.text, found.join(", "));
-        Error::new(Kind::Child, cause).hint(format!("install postgresql-client-{}, or set `client_bin:`", server.major))
+        let otherwise = if client_bin.is_some() { "correct" } else { "set" };
+        let hint = format!("install postgresql-client-{} (its name on Debian), or {otherwise} `client_bin:`", server.major);
+        Error::new(Kind::Child, cause).hint(hint).step("programs")
     })
 }
 
 fn not_found(program: &str, client_bin: Option<&Path>) -> Error {
-    match client_bin {
+    let error = match client_bin {
         Some(directory) => Error::new(Kind::Child, format!("there is no {program} in {} (`client_bin:`)", directory.display()))
             .hint("correct `client_bin:`, or leave it out to use the programs on PATH"),
         None => Error::new(Kind::Child, format!("{program} is not found on PATH nor in the distributions' directories"))
             .hint("install PostgreSQL's client programs (Debian: postgresql-client), or set `client_bin:`; cron's PATH is short"),
-    }
+    };
+    error.step("programs")
 }
 
 /// Every place that has the program, the preferred first.

@@ -46,17 +46,34 @@ const VARIABLES: [(&str, &str); 31] = [
     ("require_auth", "PGREQUIREAUTH"),
 ];
 
+/// In an address this names a section of the service file; it is read here and goes to no child.
+const SERVICE: &str = "PGSERVICE";
+
+/// Variables and their values.
+type Settings = BTreeMap<&'static str, String>;
+
+/// Adds what a source of lower rank says and no higher one did. An address belongs to the host beside
+/// it: it must not lead another one's host elsewhere.
+fn add(settings: &mut Settings, lower: Settings) {
+    if settings.contains_key("PGHOST") {
+        settings.entry("PGHOSTADDR").or_default();
+    }
+    for (name, value) in lower {
+        settings.entry(name).or_insert(value);
+    }
+}
+
 /// A server and a database on it, as variables for children.
 #[derive(Clone)]
 pub(super) struct Connection {
     /// Variables to set; `PGPASSWORD` among them where we know one.
-    variables: BTreeMap<&'static str, String>,
+    variables: Settings,
 }
 
 impl Connection {
     /// Resolves a target's connection. The password is read now.
     pub(super) fn resolve(config: &Postgres, cx: &Context) -> Result<Self> {
-        let mut given: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut given = Settings::new();
         let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
         set("PGHOST", config.host.clone());
         set("PGPORT", config.port.map(|port| port.to_string()));
@@ -64,27 +81,19 @@ impl Connection {
         set("PGSSLMODE", config.sslmode.clone());
         set("PGDATABASE", config.database.clone());
         set("PGPASSWORD", config.password.as_ref().map(|password| password.reveal(cx)).transpose()?);
+        let mut variables = given;
+        let mut service = cx.env.get("PGSERVICE").filter(|service| !service.is_empty()).map(str::to_owned);
         if let Some(uri) = &config.uri {
-            for (name, value) in parse_uri(&uri.reveal(cx)?)? {
-                given.entry(name).or_insert(value);
-            }
+            let mut uri = parse_uri(&uri.reveal(cx)?)?;
+            service = uri.remove(SERVICE).or(service);
+            add(&mut variables, uri);
         }
         // libpq would let the service file win over the variables that we set, so it is read here.
-        if let Some(service) = cx.env.get("PGSERVICE") {
-            for (name, value) in read_service(service, &cx.env)? {
-                given.entry(name).or_insert(value);
-            }
+        if let Some(service) = service {
+            add(&mut variables, read_service(&service, &cx.env)?);
         }
-        // A host of ours must not be led elsewhere by an address that the environment has.
-        if given.contains_key("PGHOST") {
-            given.entry("PGHOSTADDR").or_default();
-        }
-        let mut variables: BTreeMap<&'static str, String> = given;
-        for (_, name) in VARIABLES {
-            if let Some(value) = cx.env.get(name) {
-                variables.entry(name).or_insert_with(|| value.to_owned());
-            }
-        }
+        let of_environment = VARIABLES.iter().filter_map(|(_, name)| Some((*name, cx.env.get(name)?.to_owned())));
+        add(&mut variables, of_environment.collect());
         variables.retain(|_, value| !value.is_empty());
         if !variables.contains_key("PGDATABASE") {
             return Err(Error::new(Kind::Config, "no database is named").hint("set `database:` in the target, or PGDATABASE"));
@@ -129,8 +138,9 @@ impl Connection {
     }
 }
 
-/// Reads `postgresql://[user[:password]@][host[:port][,...]][/dbname][?parameter=value&...]`.
-fn parse_uri(uri: &str) -> Result<Vec<(&'static str, String)>> {
+/// Reads `postgresql://[user[:password]@][host[:port][,...]][/dbname][?parameter=value&...]`. As in libpq a
+/// parameter wins over what stands before it.
+fn parse_uri(uri: &str) -> Result<Settings> {
     let wrong = |what: &str| {
         Error::new(Kind::Config, format!("the `uri:` can't be used: {what}"))
             .hint("it reads postgresql://user:password@host:port/database?sslmode=require, special characters as %XX")
@@ -141,10 +151,10 @@ fn parse_uri(uri: &str) -> Result<Vec<(&'static str, String)>> {
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let mut found = Vec::new();
+    let mut found = Settings::new();
     let mut add = |name, value: &str| -> Result<()> {
         if !value.is_empty() {
-            found.push((name, percent_decode(value).ok_or_else(|| wrong("an escape is not %XX of UTF-8 text"))?));
+            found.insert(name, percent_decode(value).ok_or_else(|| wrong("an escape is not %XX of UTF-8 text"))?);
         }
         Ok(())
     };
@@ -158,7 +168,9 @@ fn parse_uri(uri: &str) -> Result<Vec<(&'static str, String)>> {
         let (name, value) = pair.split_once('=').ok_or_else(|| wrong("a parameter has no value"))?;
         // The URI's own spelling of sslmode=require (JDBC's habit, which libpq takes too).
         let (name, value) = if (name, value) == ("ssl", "true") { ("sslmode", "require") } else { (name, value) };
-        let variable = variable_of(name).ok_or_else(|| wrong(&format!("parameter {name:?} is not known here")))?;
+        let variable = variable_of(name)
+            .or((name == "service").then_some(SERVICE))
+            .ok_or_else(|| wrong(&format!("parameter {name:?} is not known here")))?;
         add(variable, value)?;
     }
     Ok(found)
@@ -202,7 +214,7 @@ fn variable_of(parameter: &str) -> Option<&'static str> {
 }
 
 /// Reads one section of the service file (PostgreSQL documentation, "The Connection Service File").
-fn read_service(service: &str, env: &Env) -> Result<Vec<(&'static str, String)>> {
+fn read_service(service: &str, env: &Env) -> Result<Settings> {
     let home = env.get("HOME").map(|home| PathBuf::from(home).join(".pg_service.conf"));
     let own = env.get("PGSERVICEFILE").map(PathBuf::from).or(home);
     let system = PathBuf::from(env.get("PGSYSCONFDIR").unwrap_or("/etc/postgresql-common")).join("pg_service.conf");
@@ -215,12 +227,12 @@ fn read_service(service: &str, env: &Env) -> Result<Vec<(&'static str, String)>>
             });
         }
     }
-    Err(Error::new(Kind::Config, format!("PGSERVICE names service {service:?}, which no service file has"))
-        .hint("look into ~/.pg_service.conf or PGSERVICEFILE, or unset PGSERVICE"))
+    Err(Error::new(Kind::Config, format!("no service file has the service {service:?}"))
+        .hint("look into ~/.pg_service.conf or the file that PGSERVICEFILE names, or unset PGSERVICE"))
 }
 
 /// The settings of a section; `None` where there is no such section, `Err` names an unusable parameter.
-fn service_section(text: &str, service: &str) -> Option<Result<Vec<(&'static str, String)>, String>> {
+fn service_section(text: &str, service: &str) -> Option<Result<Settings, String>> {
     let header = format!("[{service}]");
     let mut lines = text.lines().map(str::trim).skip_while(|line| *line != header);
     lines.next()?;
@@ -236,6 +248,10 @@ fn service_section(text: &str, service: &str) -> Option<Result<Vec<(&'static str
 mod tests {
     use super::*;
 
+    fn settings(pairs: &[(&'static str, &str)]) -> Settings {
+        pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    }
+
     #[test]
     fn a_uri_becomes_variables() {
         let found = parse_uri("postgresql://al%40ice:p%3Aw@[::1]:5433/my%20db?sslmode=verify-full&connect_timeout=3").unwrap();
@@ -248,9 +264,25 @@ mod tests {
             ("PGSSLMODE", "verify-full"),
             ("PGCONNECT_TIMEOUT", "3"),
         ];
-        assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(found, settings(&expected));
         let several = parse_uri("postgres://a:1,b:2/x").unwrap();
-        assert_eq!(several[1..], [("PGHOST", "a,b".to_owned()), ("PGPORT", "1,2".to_owned())]);
+        assert_eq!(several, settings(&[("PGHOST", "a,b"), ("PGPORT", "1,2"), ("PGDATABASE", "x")]));
+        let socket = parse_uri("postgresql://%2Frun%2Fpg/x?host=/tmp&service=s").unwrap();
+        assert_eq!(socket, settings(&[("PGHOST", "/tmp"), ("PGDATABASE", "x"), ("PGSERVICE", "s")]));
+    }
+
+    #[test]
+    fn an_address_leads_no_other_hosts_name_elsewhere() {
+        let merged = |ranks: &[&[(&'static str, &str)]]| {
+            let mut all = Settings::new();
+            for rank in ranks {
+                add(&mut all, settings(rank));
+            }
+            all.remove("PGHOSTADDR").unwrap_or_default()
+        };
+        assert_eq!(merged(&[&[("PGHOST", "db")], &[("PGHOSTADDR", "10.0.0.1")]]), "");
+        assert_eq!(merged(&[&[("PGUSER", "me")], &[("PGHOST", "db"), ("PGHOSTADDR", "10.0.0.1")]]), "10.0.0.1");
+        assert_eq!(merged(&[&[], &[("PGHOST", "db")], &[("PGHOSTADDR", "10.0.0.1")]]), "");
     }
 
     #[test]
@@ -270,7 +302,7 @@ mod tests {
     #[test]
     fn a_service_section_is_read_to_its_end_only() {
         let text = "# x\n[a]\nhost=one\n\n[b]\nhost=two\nport=5433\n[c]\nkeepalives=1\n";
-        assert_eq!(service_section(text, "b"), Some(Ok(vec![("PGHOST", "two".into()), ("PGPORT", "5433".into())])));
+        assert_eq!(service_section(text, "b"), Some(Ok(settings(&[("PGHOST", "two"), ("PGPORT", "5433")]))));
         assert_eq!(service_section(text, "c"), Some(Err("keepalives".into())));
         assert_eq!(service_section(text, "d"), None);
     }

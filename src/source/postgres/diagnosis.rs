@@ -9,9 +9,12 @@ const SHOWN: usize = 600;
 
 const BROKEN: &str = "the connection broke: look into the server's log, and at firewalls and proxies on the way";
 
+/// How libpq begins when there is no connection.
+const UNCONNECTED: [&str; 2] = ["connection to server ", "could not translate host name "];
+
 /// What the programs say, in lower case; what that means; and what to do. The first that fits counts.
 /// The texts are those of libpq, pg_dump and the server under `LC_ALL=C`.
-const KNOWN: [(&str, Kind, &str); 33] = [
+const KNOWN: [(&str, Kind, &str); 35] = [
     ("could not translate host name", Kind::Connection, "check `host:` and this machine's name resolution"),
     ("connection refused", Kind::Connection, "is the server running there, and are `host:` and `port:` right?"),
     (
@@ -46,6 +49,16 @@ const KNOWN: [(&str, Kind, &str); 33] = [
         "certificate verify failed",
         Kind::Database,
         "give libpq the right root certificate (PGSSLROOTCERT), or set another `sslmode:`",
+    ),
+    (
+        "root certificate file",
+        Kind::Database,
+        "give libpq the root certificate (PGSSLROOTCERT, or ~/.postgresql/root.crt), or set another `sslmode:`",
+    ),
+    (
+        "does not match host name",
+        Kind::Database,
+        "the server's certificate is for that name: set `host:` to it, or `sslmode: verify-ca`",
     ),
     ("server version mismatch", Kind::Child, "install client programs of the server's version, or set `client_bin:`"),
     (
@@ -85,6 +98,8 @@ pub(super) fn failed(doing: &str, exit: Exit, stderr: &str) -> Error {
     let said = message(stderr);
     let ended = exit.describe();
     let cause = match exit {
+        // Nothing was begun: what psql was to ask, and its exit code, say nothing.
+        Exit::Code(_) if UNCONNECTED.iter().any(|start| said.starts_with(start)) => said,
         _ if said.is_empty() => format!("{doing} {ended} and said nothing"),
         Exit::Code(_) => format!("{doing} {ended}: {said}"),
         Exit::Signal(_) => format!("{doing} {ended}; before that it said: {said}"),

@@ -42,7 +42,7 @@ impl Postgres {
 
     /// psql on the target's database, under this application name.
     fn psql(&self, application: String, cx: &Context) -> Result<Psql> {
-        let connection = Connection::resolve(&self.config, cx)?;
+        let connection = Connection::resolve(&self.config, cx).map_err(|error| error.step("connect"))?;
         let client = client::find_psql(self.config.client_bin.as_deref(), cx)?;
         Ok(Psql { client, connection, application })
     }
