@@ -118,12 +118,25 @@ pub struct BackupItem {
     pub seconds: f64,
     /// The storages that hold it.
     pub storages: Vec<String>,
+    /// What each of them holds: a storage that a second attempt served has another id.
+    pub copies: Vec<CopyItem>,
     /// For a person, of a plan: which way it goes, estimated size.
     pub detail: Option<String>,
     /// What a person should know of it.
     pub warnings: Vec<String>,
     /// What retention decided after it.
     pub pruned: Vec<PruneItem>,
+}
+
+/// What one storage holds of a unit after a `backup`.
+#[derive(Debug, Clone, Serialize)]
+pub struct CopyItem {
+    /// The storage.
+    pub storage: String,
+    /// The backup there.
+    pub id: Id,
+    /// Bytes stored.
+    pub bytes: u64,
 }
 
 /// The state of a stored backup.

@@ -12,12 +12,13 @@ use crate::config::model::Config;
 use crate::error::{Error, Result};
 use crate::host::Context;
 use crate::host::{files, lock};
-use crate::names::{Id, RunId};
+use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
 use crate::observe::Event;
-use crate::outcome::{BackupItem, Items, Problem, PruneItem, Severity};
+use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneItem, Severity};
 use crate::plan::{self, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
 use crate::stage::pool::Pool;
+use crate::storage::ObjectMeta;
 
 /// The waits before new attempts; the last one repeats.
 const BACK_OFF: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
@@ -92,9 +93,11 @@ impl Work<'_> {
                 }
             }
         };
+        // A log line of a thread goes where this one's do.
+        let log = tracing::dispatcher::get_default(Clone::clone);
         std::thread::scope(|scope| {
             for _ in 1..self.config.parallel.get() {
-                scope.spawn(work);
+                scope.spawn(|| tracing::dispatcher::with_default(&log, work));
             }
             work();
         });
@@ -118,6 +121,7 @@ impl Work<'_> {
             content_bytes: 0,
             seconds: 0.0,
             storages: Vec::new(),
+            copies: Vec::new(),
             detail: None,
             warnings: Vec::new(),
             pruned: Vec::new(),
@@ -199,9 +203,13 @@ impl Work<'_> {
         };
         let mut missing: Vec<&Store<'_>> = stores.iter().collect();
         let mut failed = Vec::new();
+        item.run = match self.run_of(&unit.unit, stores) {
+            Ok(run) => run,
+            Err(interrupted) => return vec![interrupted],
+        };
         let mut tries = 0;
         loop {
-            let failures = match self.attempt(&job, &missing) {
+            let failures = match self.attempt(&job, item.run, &missing) {
                 Ok(attempt) => note(attempt, item),
                 // An earlier attempt served some storages: it is told for each that is still without.
                 Err(error) if !item.storages.is_empty() => missing.iter().map(|store| copy_for(&error, store.name())).collect(),
@@ -232,10 +240,35 @@ impl Work<'_> {
         }
     }
 
+    /// This run, or one of a later second where the unit has a backup of this second already: which of
+    /// two of one second is the newer, their ids can't tell.
+    fn run_of(&self, unit: &UnitName, stores: &[Store<'_>]) -> Result<RunId> {
+        let mut run = self.run;
+        while stores.iter().any(|store| self.has_run(store, unit, run)) {
+            let next = run.time() + chrono::Duration::seconds(1);
+            let wait = (next - self.cx.clock.now()).to_std().unwrap_or_default();
+            self.cx.cancel.sleep(wait.min(Duration::from_secs(1)))?;
+            run = RunId::starting(next.max(self.cx.clock.now()));
+        }
+        Ok(run)
+    }
+
+    /// A storage that can't be listed says so when it is written to.
+    fn has_run(&self, store: &Store<'_>, unit: &UnitName, run: RunId) -> bool {
+        let (host, unit) = (self.config.host.escaped(), unit.escaped());
+        let mut found = false;
+        let mut each = |object: ObjectMeta| {
+            found |= ObjectName::parse(&object.key).is_some_and(|name| name.host == host && name.stem.unit == unit);
+            Ok(())
+        };
+        let _ = store.storage.list(&prefix_of_run(&host, run), &mut each, self.cx);
+        found
+    }
+
     /// One attempt, under an id and a time limit of its own.
-    fn attempt(&self, job: &Job<'_>, missing: &[&Store<'_>]) -> Result<Attempt> {
+    fn attempt(&self, job: &Job<'_>, run: RunId, missing: &[&Store<'_>]) -> Result<Attempt> {
         let cx = self.cx.with_cancel(self.cx.cancel.child(job.target.timeout)?);
-        let id = Id::new(self.run, files::random_bytes::<8>()?);
+        let id = Id::new(run, files::random_bytes::<8>()?);
         attempt::run(job, missing, id, &cx)
     }
 
@@ -249,6 +282,9 @@ impl Work<'_> {
 /// Notes what an attempt did; the storages' failures come back, each with its storage's name.
 fn note(attempt: Attempt, item: &mut BackupItem) -> Vec<Error> {
     if !attempt.committed.is_empty() {
+        let bytes = attempt.passed.as_ref().map_or(0, |passed| passed.artifact.bytes);
+        let copies = attempt.committed.iter().map(|storage| CopyItem { storage: storage.clone(), id: attempt.id, bytes });
+        item.copies.extend(copies);
         item.id.get_or_insert(attempt.id);
         item.storages.extend(attempt.committed);
         item.warnings = attempt.warnings;
@@ -275,7 +311,12 @@ fn summary(item: &BackupItem, took: Duration) -> String {
         return String::new();
     }
     let id = item.id.map(|id| id.to_string()).unwrap_or_default();
-    let places = item.storages.join(", ");
+    // A later attempt's backup has another id: it is told with its storage.
+    let place = |copy: &CopyItem| match item.id {
+        Some(id) if id != copy.id => format!("{} as {}", copy.storage, copy.id),
+        _ => copy.storage.clone(),
+    };
+    let places = item.copies.iter().map(place).collect::<Vec<_>>().join(", ");
     format!(
         "{id}: {} ({} of content) in {}, to {places}",
         show_bytes(item.bytes),
