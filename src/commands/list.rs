@@ -8,7 +8,7 @@ use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Seen};
+use crate::catalog::{self, Seen, Survey};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::verify::{self, Verdict};
 use crate::commands::{Found, is_interrupted, notice};
@@ -119,8 +119,18 @@ impl Listing<'_> {
         let host = self.host.escaped();
         let mut listings = Vec::new();
         for store in &self.stores {
-            match store.scan(Some(&host), self.cx) {
-                Ok(entries) => listings.push((store.name().to_owned(), entries)),
+            match store.survey(Some(&host), self.cx) {
+                Ok(Survey { entries, foreign, first_foreign }) => {
+                    if let Some(first) = first_foreign.filter(|_| self.options.all) {
+                        let error =
+                            Error::new(Kind::Check, format!("files that are not named as ours: {foreign}, the first is {first}"))
+                                .hint("they are never deleted; a backup that was moved or renamed is seen again where it was")
+                                .storage(store.name())
+                                .step("list");
+                        self.problems.push(Problem::of(&error, Severity::Notice));
+                    }
+                    listings.push((store.name().to_owned(), entries));
+                }
                 Err(error) => self.problems.push(Problem::of(&error, Severity::Failure)),
             }
             self.cx.cancel.check()?;
