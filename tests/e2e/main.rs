@@ -20,6 +20,7 @@ mod sample;
 
 mod backup;
 mod cancel;
+mod collect;
 mod connect;
 mod crash;
 mod cut;
