@@ -8,17 +8,18 @@ use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Seen, Survey};
+use crate::catalog::{self, Entry, Seen, Survey};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::verify::{self, Verdict};
 use crate::commands::{Found, is_interrupted, notice};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::{Escaped, HostName, RunId, UnitName};
+use crate::names::{Escaped, HostName, ObjectName, RunId, UnitName};
 use crate::observe::Event;
 use crate::outcome::{Items, ListItem, Problem, Severity, State, StatsItem};
 use crate::plan::Names;
+use crate::storage::Leftover;
 
 /// `list`'s options.
 #[derive(Debug, Clone, Default)]
@@ -119,17 +120,17 @@ impl Listing<'_> {
         let host = self.host.escaped();
         let mut listings = Vec::new();
         for store in &self.stores {
-            match store.survey(Some(&host), self.cx) {
-                Ok(Survey { entries, foreign, first_foreign }) => {
-                    if let Some(first) = first_foreign.filter(|_| self.options.all) {
-                        let error =
-                            Error::new(Kind::Check, format!("files that are not named as ours: {foreign}, the first is {first}"))
-                                .hint("they are never deleted; a backup that was moved or renamed is seen again where it was")
-                                .storage(store.name())
-                                .step("list");
+            match self.survey(store, &host) {
+                Ok(survey) => {
+                    if let Some(first) = survey.first_foreign.filter(|_| self.options.all) {
+                        let cause = format!("files that are not named as ours: {}, the first is {first}", survey.foreign);
+                        let error = Error::new(Kind::Check, cause)
+                            .hint("they are never deleted; a backup that was moved or renamed is seen again where it was")
+                            .storage(store.name())
+                            .step("list");
                         self.problems.push(Problem::of(&error, Severity::Notice));
                     }
-                    listings.push((store.name().to_owned(), entries));
+                    listings.push((store.name().to_owned(), survey.entries));
                 }
                 Err(error) => self.problems.push(Problem::of(&error, Severity::Failure)),
             }
@@ -140,6 +141,23 @@ impl Listing<'_> {
             self.tell_other_hosts();
         }
         Ok(backups)
+    }
+
+    /// What a storage's listing says of a host; with `--all` also the uploads that never got a name.
+    fn survey(&self, store: &Store<'_>, host: &Escaped) -> Result<Survey> {
+        let mut survey = store.survey(Some(host), self.cx)?;
+        let entries = &mut survey.entries;
+        if self.options.all {
+            let mut each = |leftover: Leftover| {
+                let name = ObjectName::parse(&leftover.key).filter(|name| name.host == *host);
+                if let Some(name) = name.filter(|name| entries.iter().all(|entry| entry.stem != name.stem)) {
+                    entries.push(Entry::without_objects(name.host, name.stem));
+                }
+                Ok(())
+            };
+            store.storage.leftovers(&mut each, self.cx).map_err(|error| error.storage(store.name()).step("list"))?;
+        }
+        Ok(survey)
     }
 
     /// After a disaster the new machine has another name: say where the backups are.

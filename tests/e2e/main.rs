@@ -9,6 +9,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::similar_names,
+    clippy::case_sensitive_file_extension_comparisons,
     missing_docs,
     unreachable_pub
 )]
@@ -19,6 +21,7 @@ mod architecture;
 mod sample;
 
 mod backup;
+mod bad_dumps;
 mod cancel;
 mod collect;
 mod connect;
@@ -33,3 +36,4 @@ mod messages;
 mod prune;
 mod restore;
 mod roundtrip;
+mod storages;

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod in_process;
 pub mod planted;
+pub mod strace;
 pub mod tool;
 mod tests;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use cluster::{Cluster, Database, SHARED, comparable, sample_database};
 pub use planted::{Planted, Seed};
 pub use rustix::process::Signal;
+pub use strace::{Step, Traced};
 pub use tool::{Ran, Running, Test};
 
 /// The root of the source tree.
