@@ -48,7 +48,7 @@ fn seen(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
             Some(wrong_size(artifact.as_str(), bytes, manifest.artifact.bytes))
         }
         Some(None) => return Err(Error::new(Kind::Internal, format!("the storage gives no size of {artifact}"))),
-        Some(Some(_)) => proven_bad(entry),
+        Some(Some(_)) => proven_bad(entry).map(|cause| format!("{artifact}: {cause}")),
     };
     Ok(match fault {
         Some(cause) => Seen::Damaged(

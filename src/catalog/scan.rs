@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::{Entry, Proof};
 use crate::error::Result;
 use crate::host::Context;
-use crate::names::{Escaped, Id, ObjectName, Role, Stem, prefix_of_host};
+use crate::names::{Escaped, Id, Key, ObjectName, Role, Stem, prefix_of_host};
 use crate::storage::{ObjectMeta, Storage};
 
 /// What a listing says.
@@ -15,6 +15,8 @@ pub struct Survey {
     pub entries: Vec<Entry>,
     /// Objects that are not, and were passed over.
     pub foreign: u64,
+    /// The first of those, for a person.
+    pub first_foreign: Option<Key>,
 }
 
 /// Lists what a storage holds of one host (or of all), oldest first. Objects that are not named
@@ -28,6 +30,7 @@ pub fn survey(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Re
     // Oldest first, and in one order whatever the listing's.
     let mut found: BTreeMap<(Id, Escaped, Escaped), Vec<Role>> = BTreeMap::new();
     let mut foreign = 0;
+    let mut first_foreign: Option<Key> = None;
     let mut each = |object: ObjectMeta| {
         match ObjectName::parse(&object.key) {
             // The prefix alone would do, but identity is not left to prefixes.
@@ -35,13 +38,19 @@ pub fn survey(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Re
                 found.entry((name.stem.id, name.stem.unit, name.host)).or_default().push(name.role);
             }
             Some(_) => {}
-            None => foreign += 1,
+            None => {
+                foreign += 1;
+                // In one order whatever the listing's.
+                if first_foreign.as_ref().is_none_or(|first| object.key < *first) {
+                    first_foreign = Some(object.key);
+                }
+            }
         }
         Ok(())
     };
     storage.list(&host.map(prefix_of_host).unwrap_or_default(), &mut each, cx)?;
     let entries = found.into_iter().map(|((id, unit, host), roles)| entry(host, Stem { unit, id }, roles)).collect();
-    Ok(Survey { entries, foreign })
+    Ok(Survey { entries, foreign, first_foreign })
 }
 
 fn entry(host: Escaped, stem: Stem, mut roles: Vec<Role>) -> Entry {

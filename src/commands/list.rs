@@ -8,7 +8,7 @@ use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Entry, Seen};
+use crate::catalog::{self, Entry, Seen, Survey};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::verify::{self, Verdict};
 use crate::commands::{Found, is_interrupted, notice};
@@ -120,8 +120,18 @@ impl Listing<'_> {
         let host = self.host.escaped();
         let mut listings = Vec::new();
         for store in &self.stores {
-            match self.entries(store, &host) {
-                Ok(entries) => listings.push((store.name().to_owned(), entries)),
+            match self.survey(store, &host) {
+                Ok(survey) => {
+                    if let Some(first) = survey.first_foreign.filter(|_| self.options.all) {
+                        let cause = format!("files that are not named as ours: {}, the first is {first}", survey.foreign);
+                        let error = Error::new(Kind::Check, cause)
+                            .hint("they are never deleted; a backup that was moved or renamed is seen again where it was")
+                            .storage(store.name())
+                            .step("list");
+                        self.problems.push(Problem::of(&error, Severity::Notice));
+                    }
+                    listings.push((store.name().to_owned(), survey.entries));
+                }
                 Err(error) => self.problems.push(Problem::of(&error, Severity::Failure)),
             }
             self.cx.cancel.check()?;
@@ -134,8 +144,9 @@ impl Listing<'_> {
     }
 
     /// What a storage's listing says of a host; with `--all` also the uploads that never got a name.
-    fn entries(&self, store: &Store<'_>, host: &Escaped) -> Result<Vec<Entry>> {
-        let mut entries = store.scan(Some(host), self.cx)?;
+    fn survey(&self, store: &Store<'_>, host: &Escaped) -> Result<Survey> {
+        let mut survey = store.survey(Some(host), self.cx)?;
+        let entries = &mut survey.entries;
         if self.options.all {
             let mut each = |leftover: Leftover| {
                 let name = ObjectName::parse(&leftover.key).filter(|name| name.host == *host);
@@ -146,7 +157,7 @@ impl Listing<'_> {
             };
             store.storage.leftovers(&mut each, self.cx).map_err(|error| error.storage(store.name()).step("list"))?;
         }
-        Ok(entries)
+        Ok(survey)
     }
 
     /// After a disaster the new machine has another name: say where the backups are.

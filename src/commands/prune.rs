@@ -215,6 +215,9 @@ impl<'a> Work<'a> {
         let weighed: Vec<_> = entries.iter().zip(&seen).map(|(entry, seen)| weigh(entry, seen.as_ref())).collect();
         let decisions = self.decide(&weighed);
         for (entry, seen) in entries.into_iter().zip(&seen) {
+            if let Some(Seen::Unknown(error)) = seen {
+                self.stopped_by(error);
+            }
             let Some((_, decision)) = decisions.iter().find(|(id, _)| *id == entry.stem.id) else { continue };
             let mut item = self.item(entry.stem.id, decision.is_delete());
             item.bytes = seen.as_ref().and_then(|seen| self.bytes_of(entry, seen));
@@ -312,6 +315,12 @@ impl<'a> Work<'a> {
             reasons: Vec::new(),
             done: false,
         }
+    }
+
+    /// What is never pruned fills a disk: a person must hear of it.
+    fn stopped_by(&mut self, error: &Error) {
+        let stopped = Error::new(error.kind(), format!("nothing is pruned here: {}", error.cause()));
+        self.failed(stopped.hint(error.hint_text().unwrap_or("`list --all` shows it; `prune --delete` removes it")));
     }
 
     fn failed(&mut self, error: Error) {

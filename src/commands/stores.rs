@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::{self, Entry, Seen};
+use crate::catalog::{self, Entry, Seen, Survey};
 use crate::config::model::{Config, StorageConfig, StorageKind, Target, TargetKind};
 use crate::error::Result;
 use crate::host::Context;
@@ -36,7 +36,12 @@ impl<'a> Store<'a> {
 
     /// What its listing says of a host, or of all.
     pub(super) fn scan(&self, host: Option<&Escaped>, cx: &Context) -> Result<Vec<Entry>> {
-        catalog::scan(self.storage.as_ref(), host, cx).map_err(|error| error.storage(self.name()).step("list"))
+        self.survey(host, cx).map(|survey| survey.entries)
+    }
+
+    /// The same, and how many files were passed over as none of ours.
+    pub(super) fn survey(&self, host: Option<&Escaped>, cx: &Context) -> Result<Survey> {
+        catalog::survey(self.storage.as_ref(), host, cx).map_err(|error| error.storage(self.name()).step("list"))
     }
 }
 

@@ -7,13 +7,14 @@ use std::path::Path;
 use chrono::{DateTime, Duration, Utc};
 use insta::assert_snapshot;
 
+use crate::collect::{leave_incomplete, set_modified};
 use crate::support::tool::files_below;
 use crate::support::{Planted, Ran, SHARED, Test, cluster};
 
-const NOW: &str = "2026-06-12T12:00:00Z";
+pub(crate) const NOW: &str = "2026-06-12T12:00:00Z";
 
 /// Targets `app` and `app2` with this policy, in storages `local` and `offsite`.
-fn test(policy: &str) -> Test {
+pub(crate) fn test(policy: &str) -> Test {
     let test = Test::new().config(&config(policy, "", ""));
     fs::create_dir(test.path("offsite")).unwrap();
     test
@@ -28,17 +29,17 @@ fn config(policy: &str, offsite: &str, top: &str) -> String {
     )
 }
 
-const LAST_1: &str = ", retention: { keep_last: 1 }";
+pub(crate) const LAST_1: &str = ", retention: { keep_last: 1 }";
 
 /// Plants five of a unit, `-aaa1` to `-aaa5`, on the days before.
-fn plant_five(storage: &Path, unit: &str) {
+pub(crate) fn plant_five(storage: &Path, unit: &str) {
     for day in 1..=5 {
         Planted::new(unit, &format!("202606{:02}_030000Z-aaa{day}", day + 5)).into(storage);
     }
 }
 
 /// What is whole by its files: the ends of their ids, in order; other units than `app` with their name.
-fn left(storage: &Path) -> String {
+pub(crate) fn left(storage: &Path) -> String {
     let manifests = files_below(storage).into_iter().filter(|path| path.ends_with(".manifest.json"));
     let short = |path: String| {
         let stem = Path::new(&path).file_name().unwrap().to_str().unwrap().trim_end_matches(".manifest.json").to_owned();
@@ -48,7 +49,7 @@ fn left(storage: &Path) -> String {
     manifests.map(short).collect::<Vec<_>>().join(" ")
 }
 
-fn reasons(ran: &Ran, id: &str) -> String {
+pub(crate) fn reasons(ran: &Ran, id: &str) -> String {
     let items = ran.json()["items"].as_array().unwrap().clone();
     let item =
         items.iter().find(|item| item["id"].as_str().unwrap().ends_with(id)).unwrap_or_else(|| panic!("no {id} in {items:?}"));
@@ -57,11 +58,12 @@ fn reasons(ran: &Ran, id: &str) -> String {
 }
 
 #[test]
-fn two_years_of_nights_leave_what_the_documentation_shows() {
+fn years_of_nights_leave_what_the_documentation_shows() {
+    // What came before December 2025 is gone in any case by the end.
     let policy = ", retention: { keep_daily: 7, keep_weekly: 4, keep_monthly: 12, keep_yearly: 3 }";
     let test = Test::new().config(&config(policy, "", "timezone: Europe/Berlin"));
     fs::create_dir(test.path("offsite")).unwrap();
-    let mut night: DateTime<Utc> = "2025-01-01T02:00:00Z".parse().unwrap();
+    let mut night: DateTime<Utc> = "2025-12-01T02:00:00Z".parse().unwrap();
     let last: DateTime<Utc> = "2026-12-31T02:00:00Z".parse().unwrap();
     while night <= last {
         Planted::new("app", &night.format("%Y%m%d_%H%M%SZ-aaaa").to_string()).into(&test.storage());
@@ -214,7 +216,11 @@ fn what_is_unknown_stops_pruning_for_its_unit_alone() {
     plant_five(&test.path("offsite"), "app");
     let manifest = test.storage().join("web1/20260607_030000Z/app_20260607_030000Z-aaa2.manifest.json");
     fs::write(manifest, r#"{"schema": 7}"#).unwrap();
-    let ran = test.run_at(NOW, ["prune", "--json"]).ok();
+    let ran = test
+        .run_at(NOW, ["prune", "--json"])
+        .fails(3)
+        .says("app: storage local: prune: nothing is pruned here: ")
+        .says("aaa2.manifest.json");
     assert_eq!(left(&test.storage()), "aaa1 aaa2 aaa3 aaa4 app2:aaa5 aaa5");
     assert_eq!(left(&test.path("offsite")), "aaa5");
     assert_eq!(reasons(&ran, "-aaa2"), "keep: unknown: what can't be read is never deleted");
@@ -246,7 +252,7 @@ fn dry_run_prints_each_decision_with_every_reason_and_deletes_nothing() {
     Planted::new("app2", "20260610_030000Z-bbbb").pinned().into(&test.path("offsite"));
     let before = (files_below(&test.storage()), files_below(&test.path("offsite")));
     let ran = test.run_at(NOW, ["prune", "--dry-run"]).ok();
-    let seed = crate::support::Seed::get();
+    let seed = crate::support::Seed::get(0);
     let (artifact, both) = (seed.artifact.len(), seed.artifact.len() + seed.inventory.len());
     let (table, summary) = ran.stdout.trim_end().rsplit_once('\n').unwrap();
     assert_snapshot!(table.replace(&format!("{artifact} B"), "SIZE ").replace(&format!("{both} B"), "BOTH "), @r"
@@ -275,7 +281,7 @@ fn one_is_pinned_unpinned_and_deleted_by_its_id_in_all_storages() {
     }
     Planted::new("app2", "20260606_030000Z-aaa9").into(&test.storage());
     Planted::new("app2", "20260607_030000Z-aaa1").into(&test.storage());
-    let pins = || files_below(&test.path("")).into_iter().filter(|file| file.ends_with(".pin")).count();
+    let pins = || files_below(&test.path("")).into_iter().filter(|file| file.contains(".pin")).count();
     test.run_at(NOW, ["prune", "--pin", "aaa2", "--dry-run"]).ok();
     assert_eq!(pins(), 0);
     test.run_at(NOW, ["prune", "--pin", "aaa2"]).ok().says("app: pinned 20260607_030000Z-aaa2 in local").says("in offsite");
@@ -304,129 +310,9 @@ fn one_is_pinned_unpinned_and_deleted_by_its_id_in_all_storages() {
     assert_eq!(left(&test.storage()), "aaa1 app2:aaa1 aaa5");
 }
 
-/// An artifact and an inventory whose manifest never came, last changed at this time.
-fn leave_incomplete(storage: &Path, unit: &str, id: &str, modified: &str) {
-    let files = Planted::new(unit, id).into(storage);
-    fs::remove_file(files.with_extension("manifest.json")).unwrap();
-    for ending in ["sql.gz", "inventory.json"] {
-        set_modified(&files.with_extension(ending), modified);
-    }
-}
-
-/// The temporary file of an upload that was killed.
-fn leave_upload(storage: &Path, host: &str, name: &str, modified: &str) {
-    let run =
-        name.rsplit_once('_').unwrap().0.rsplit_once('_').unwrap().1.to_owned() + "_" + &name.rsplit_once('_').unwrap().1[..7];
-    let directory = storage.join(host).join(run);
-    fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!(".{name}.tmp-0a1b2c3d"));
-    fs::write(&path, "half").unwrap();
-    set_modified(&path, modified);
-}
-
-fn set_modified(path: &Path, time: &str) {
-    let time: DateTime<Utc> = time.parse().unwrap();
-    fs::File::options().append(true).open(path).unwrap().set_modified(time.into()).unwrap();
-}
-
-#[test]
-fn leftovers_are_collected_when_they_are_old_and_ours() {
-    let test = test("");
-    let storage = test.storage();
-    leave_incomplete(&storage, "app", "20260601_030000Z-oldi", "2026-06-11T11:59:00Z");
-    leave_incomplete(&storage, "app", "20260601_030000Z-youn", "2026-06-11T12:01:00Z");
-    // One young object is enough: the manifest may be next.
-    leave_incomplete(&storage, "app", "20260602_030000Z-half", "2026-06-01T03:00:00Z");
-    set_modified(&storage.join("web1/20260602_030000Z/app_20260602_030000Z-half.inventory.json"), NOW);
-    leave_upload(&storage, "web1", "app_20260603_030000Z-uplo.sql.gz", "2026-06-03T03:00:00Z");
-    leave_upload(&storage, "web1", "app_20260612_030000Z-upyo.sql.gz", "2026-06-12T03:00:00Z");
-    leave_upload(&storage, "web1", "gone_20260603_030000Z-uplo.sql.gz", "2026-06-03T03:00:00Z");
-    leave_upload(&storage, "web2", "app_20260603_030000Z-uplo.sql.gz", "2026-06-03T03:00:00Z");
-    leave_upload(&storage, "web1", "no-id_20260603_030000Z.sql.gz", "2026-06-03T03:00:00Z");
-    Planted::new("app", "20260601_030000Z-good").into(&storage);
-    let foreign = [
-        "readme.txt",
-        "web1/notes",
-        "web1/20260601_030000Z/app.sql.gz",
-        "web1/20260601_030000Z/.app_20260601_030000Z-oldi.sql.gz.swp",
-        "web1/2026/app_20260601_030000Z-oldi.sql.gz",
-        "web1/20260601_030000Z/app_20260602_030000Z-oldi.sql.gz",
-        "web2/20260601_030000Z/app_20260601_030000Z-oldi.sql.gz",
-    ];
-    for file in foreign {
-        fs::create_dir_all(storage.join(file).parent().unwrap()).unwrap();
-        fs::write(storage.join(file), "not ours").unwrap();
-        set_modified(&storage.join(file), "2020-01-01T00:00:00Z");
-    }
-    let before = files_below(&storage);
-    let shown = test.run_at(NOW, ["prune", "--dry-run", "--json"]).ok();
-    assert_eq!(reasons(&shown, "oldi"), "delete: it never became whole");
-    assert_eq!(reasons(&shown, "youn"), "keep: incomplete, and young enough to be under way");
-    assert_eq!(files_below(&storage), before);
-    test.run_at(NOW, ["prune"]).ok();
-    let after = files_below(&storage);
-    let gone: Vec<_> = before.iter().filter(|file| !after.contains(file)).map(String::as_str).collect();
-    assert_eq!(
-        gone,
-        [
-            "web1/20260601_030000Z/app_20260601_030000Z-oldi.inventory.json",
-            "web1/20260601_030000Z/app_20260601_030000Z-oldi.sql.gz",
-            "web1/20260603_030000Z/.app_20260603_030000Z-uplo.sql.gz.tmp-0a1b2c3d",
-            "web1/20260603_030000Z/.gone_20260603_030000Z-uplo.sql.gz.tmp-0a1b2c3d",
-        ]
-    );
-}
-
-#[test]
-fn a_leftover_may_be_as_old_as_two_timeouts() {
-    let test = test(", timeout: 48h");
-    leave_incomplete(&test.storage(), "app", "20260608_030000Z-oldi", "2026-06-08T11:59:00Z");
-    leave_incomplete(&test.storage(), "app", "20260608_030000Z-youn", "2026-06-08T12:01:00Z");
-    let ran = test.run_at(NOW, ["prune", "--json"]).ok();
-    assert_eq!(reasons(&ran, "oldi"), "delete: it never became whole");
-    assert!(reasons(&ran, "youn").starts_with("keep"));
-}
-
-const MANIFEST: &str = "web1/20260606_030000Z/app_20260606_030000Z-aaa1.manifest.json";
-
-#[test]
-fn the_manifest_goes_first_and_while_it_stays_all_stays() {
-    let test = test(LAST_1);
-    plant_five(&test.storage(), "app");
-    let (manifest, log) = (test.storage().join(MANIFEST), test.path("trace"));
-    let before = files_below(&test.storage());
-    let paths = (manifest.to_str().unwrap().to_owned(), log.to_str().unwrap().to_owned());
-    let refused = "inject=unlink,unlinkat:error=EPERM";
-    let test = test.under(["strace", "-f", "-qq", "-o", &paths.1, "-P", &paths.0, "-e", refused]);
-    test.run(["prune", "--json"]).fails(3).says("app_20260606_030000Z-aaa1.manifest.json").says("app: storage local: prune: ");
-    let kept = |file: &&String| file.contains("aaa1") || file.contains("aaa5");
-    assert_eq!(files_below(&test.storage()), before.iter().filter(kept).cloned().collect::<Vec<_>>());
-}
-
-#[test]
-fn what_a_killed_prune_leaves_is_never_listed_and_is_collected_later() {
-    let test = test(LAST_1);
-    plant_five(&test.storage(), "app");
-    for file in files_below(&test.storage()) {
-        set_modified(&test.storage().join(file), "2026-06-10T03:00:00Z");
-    }
-    let trace = test.path("trace");
-    let trace = trace.to_str().unwrap().to_owned();
-    let test = test.under(["strace", "-f", "-qq", "-o", &trace, "-e", "inject=unlink,unlinkat:signal=KILL:when=2"]);
-    let killed = test.run(["prune"]);
-    assert!(killed.code != Some(0), "{killed:?}");
-    assert_eq!(left(&test.storage()), "aaa2 aaa3 aaa4 aaa5");
-    assert!(files_below(&test.storage()).iter().any(|file| file.ends_with("aaa1.sql.gz")));
-    let ran = test.run_at(NOW, ["list"]).ok();
-    assert!(!ran.stdout.contains("aaa1"), "{}", ran.stdout);
-    test.run_at(NOW, ["prune"]).ok();
-    assert_eq!(left(&test.storage()), "aaa5");
-    assert_eq!(files_below(&test.storage()).len(), 3);
-}
-
 /// Like [`config`], with a real database behind `app`.
 fn real(database: &crate::support::Database, policy: &str) -> Test {
-    let text = config(policy, "", "").replace(
+    let yaml = config(policy, "", "").replace(
         "database: app }",
         &format!(
             "database: {}, host: 127.0.0.1, port: {}, user: {}, password: '${{PW}}' }}",
@@ -437,7 +323,7 @@ fn real(database: &crate::support::Database, policy: &str) -> Test {
     );
     let test = Test::new()
         .env("PW", cluster::PASSWORD)
-        .config(&text.replace("database: app2 }", "database: app2, host: '{dir}/no-server', retries: 0 }"));
+        .config(&yaml.replace("database: app2 }", "database: app2, host: '{dir}/no-server', retries: 0 }"));
     fs::create_dir(test.path("offsite")).unwrap();
     test
 }

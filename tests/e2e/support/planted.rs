@@ -14,6 +14,7 @@ use super::{SHARED, Test};
 
 /// The backup that all others are copies of.
 pub struct Seed {
+    ending: String,
     /// The artifact's bytes.
     pub artifact: Vec<u8>,
     /// The inventory's bytes.
@@ -21,40 +22,30 @@ pub struct Seed {
     manifest: Value,
 }
 
-/// What a restore of any copy gives.
-pub static CONTENT: LazyLock<String> = LazyLock::new(|| {
-    let test = Test::new().config(CONFIG);
-    Planted::new("app", "20260612_030000Z-seed").into(&test.storage());
-    test.run(["restore", "app", "--output", "-"]).ok().stdout
-});
-
-const CONFIG: &str = "
-version: 1
-host: web1
-state_dir: {state}
-storages:
-  local: { type: local, path: '{storage}' }
-targets:
-  - { name: app, type: postgres, database: app }
-";
-
-static SEED: LazyLock<Seed> = LazyLock::new(|| {
-    let database = SHARED.create_database();
-    database.psql("CREATE TABLE tale (id int, text text); INSERT INTO tale SELECT n, 'once upon a time ' || n FROM generate_series(1, 40) n");
-    let test = Test::of(&database);
-    test.run(["backup", "app"]).ok();
-    let read = |ending: &str| fs::read(test.stored_one(ending)).unwrap();
-    Seed {
-        artifact: read(".sql.gz"),
-        inventory: read(".inventory.json"),
-        manifest: serde_json::from_slice(&read(".manifest.json")).unwrap(),
-    }
+static SEEDS: LazyLock<[Seed; 3]> = LazyLock::new(|| {
+    let made = |table: &str, text: &str, compression: &str| {
+        let database = SHARED.create_database();
+        database.psql(&format!("CREATE TABLE {table} AS SELECT n AS id, '{text} ' || n AS text FROM generate_series(1, 40) n"));
+        let test = Test::of(&database).target_option(&format!("compression: {{ type: {compression} }}"));
+        test.run(["backup", "app"]).ok();
+        let read = |path: PathBuf| fs::read(path).unwrap();
+        let endings = [".sql", ".sql.gz"];
+        let ending = endings.into_iter().find(|ending| test.stored().iter().any(|file| file.ends_with(ending))).unwrap();
+        Seed {
+            ending: ending[1..].to_owned(),
+            artifact: read(test.stored_one(ending)),
+            inventory: read(test.stored_one(".inventory.json")),
+            manifest: serde_json::from_slice(&read(test.stored_one(".manifest.json"))).unwrap(),
+        }
+    };
+    [made("tale", "once upon a time", "gzip"), made("tale", "it was the night", "none"), made("song", "it was a morning", "none")]
 });
 
 impl Seed {
-    /// The one that the process made.
-    pub fn get() -> &'static Self {
-        &SEED
+    /// The one that copies are made of: 0 is compressed with gzip; 1 and 2 are not, are as long as
+    /// each other, and differ.
+    pub fn get(number: usize) -> &'static Self {
+        &SEEDS[number]
     }
 }
 
@@ -65,12 +56,13 @@ pub struct Planted {
     id: String,
     label: Option<String>,
     pinned: bool,
+    seed: usize,
 }
 
 impl Planted {
     /// One of host `web1`.
     pub fn new(unit: &str, id: &str) -> Self {
-        Self { host: "web1".into(), unit: unit.into(), id: id.into(), label: None, pinned: false }
+        Self { host: "web1".into(), unit: unit.into(), id: id.into(), label: None, pinned: false, seed: 0 }
     }
 
     /// Of another host.
@@ -87,6 +79,13 @@ impl Planted {
         self
     }
 
+    /// A copy of another seed.
+    #[must_use]
+    pub fn of_seed(mut self, number: usize) -> Self {
+        self.seed = number;
+        self
+    }
+
     /// Pinned.
     #[must_use]
     pub fn pinned(mut self) -> Self {
@@ -96,7 +95,7 @@ impl Planted {
 
     /// Writes it. Gives the path of its files without their extensions.
     pub fn into(self, storage: &Path) -> PathBuf {
-        let seed = Seed::get();
+        let seed = Seed::get(self.seed);
         let run = self.id.split('-').next().unwrap();
         let directory = storage.join(&self.host).join(run);
         fs::create_dir_all(&directory).unwrap();
@@ -116,14 +115,14 @@ impl Planted {
         ] {
             manifest[field] = value;
         }
-        manifest["artifact"]["name"] = json!(format!("{name}.sql.gz"));
+        manifest["artifact"]["name"] = json!(format!("{name}.{}", seed.ending));
         manifest["inventory"]["name"] = json!(format!("{name}.inventory.json"));
         let write = |ending: &str, bytes: &[u8]| {
             let path = directory.join(format!("{name}.{ending}"));
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         };
-        write("sql.gz", &seed.artifact);
+        write(&seed.ending, &seed.artifact);
         write("inventory.json", &seed.inventory);
         if self.pinned {
             write("pin", b"{}\n");
