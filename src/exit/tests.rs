@@ -20,6 +20,7 @@ fn units(statuses: &[&'static str]) -> Items {
         bytes: 0,
         content_bytes: 0,
         seconds: 0.0,
+        copies: Vec::new(),
         storages: Vec::new(),
         detail: None,
         warnings: Vec::new(),

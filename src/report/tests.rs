@@ -108,6 +108,7 @@ fn backup(unit: &str, status: &'static str) -> BackupItem {
         bytes: if stored { 217_266_404 } else { 0 },
         content_bytes: if stored { 888_827_272 } else { 0 },
         seconds: 40.6,
+        copies: Vec::new(),
         storages: vec!["local".into(), "offsite".into()],
         detail: None,
         warnings: Vec::new(),
