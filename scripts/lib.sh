@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart and scripts/test share. Sourced, never run.
+# What scripts/quickstart, scripts/bench-memory and scripts/test share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -90,4 +90,139 @@ need_rust() {
     have cargo || PATH="$HOME/.cargo/bin:$PATH"
     have cargo || die "there is no cargo: install Rust from https://rustup.rs, then run this again"
     have cc || apt_install gcc libc6-dev
+}
+
+# The temporary directory of a throwaway server, and a program under way: what clean_up is to end.
+DEMO=
+CHILD=
+
+# Runs a program so that a signal to this script is heard at once, not after the program's end.
+run() {
+    (
+        # Were it to outlive this script, the keeper would wait for it.
+        [ -z "${LEASH:-}" ] || exec {LEASH}>&-
+        exec "$@"
+    ) &
+    CHILD=$!
+    local code=0
+    wait "$CHILD" || code=$?
+    CHILD=
+    return "$code"
+}
+
+# build_program: PROGRAM is the release binary, or what DB_BACKUP_BIN names.
+build_program() {
+    local log target
+    if [ -n "${DB_BACKUP_BIN:-}" ]; then
+        PROGRAM=$(realpath -- "$DB_BACKUP_BIN")
+        [ -x "$PROGRAM" ] || die "DB_BACKUP_BIN is $DB_BACKUP_BIN, which is no program"
+        return
+    fi
+    need_rust
+    printf 'Building the program (a few minutes the first time)\n'
+    log=$(mktemp)
+    if ! run cargo build --release --locked --bin db-backup-tools >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        die 'the build failed: see above'
+    fi
+    rm -f "$log"
+    target=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    # shellcheck disable=SC2034
+    PROGRAM=$target/release/db-backup-tools
+}
+
+# free_port FROM: below the ports that the kernel gives to clients, where one may be taken though nobody answers.
+free_port() {
+    local port
+    for port in $(seq "$1" 32767); do
+        # Nobody answers there: it is free, as far as can be seen.
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            printf '%s\n' "$port"
+            return
+        fi
+    done
+    die 'no free port'
+}
+
+# start_server NAME: a server of the programs in BIN, on PORT, with the superuser demo, whose password is PASSWORD, in the new
+# temporary directory DEMO. Whoever calls it has `clean_up` in an EXIT trap; killed, the script leaves nothing either.
+start_server() {
+    local server owner='' as_server=() attempt
+    DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
+    server=$DEMO/server
+    mkdir -m 0700 "$server"
+    if [ "$(id -u)" -eq 0 ]; then
+        # PostgreSQL refuses to run as root.
+        owner=postgres
+        id "$owner" >/dev/null 2>&1 || owner=nobody
+        chmod 0711 "$DEMO"
+        chown "$owner" "$server"
+        as_server=(runuser -u "$owner" --)
+    fi
+
+    # It waits for the end of its input: this script's end, also by kill -9. No signal of the terminal reaches it.
+    # shellcheck disable=SC2016
+    exec {LEASH}> >(exec setsid bash -c '
+        trap "" INT TERM HUP
+        read -r _
+        demo=$1 pg_ctl=$2
+        shift 2
+        cd /
+        if [ -e "$demo/server/data/postmaster.pid" ]; then
+            "$@" "$pg_ctl" -D "$demo/server/data" -m immediate -w stop >/dev/null 2>&1
+        fi
+        rm -rf "$demo"
+    ' keeper "$DEMO" "$BIN/pg_ctl" ${as_server[@]+"${as_server[@]}"})
+    KEEPER=$!
+
+    PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+    # In a file, as an argument would show it to others.
+    (umask 077 && printf '%s\n' "$PASSWORD" >"$server/password")
+    [ -z "$owner" ] || chown "$owner" "$server/password"
+    (
+        cd /
+        exec {LEASH}>&-
+        ${as_server[@]+"${as_server[@]}"} "$BIN/initdb" -D "$server/data" -U demo --pwfile="$server/password" \
+            --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync >/dev/null
+    )
+    rm "$server/password"
+    PORT=$((15000 + $$ % 15000))
+    for attempt in 1 2 3 4 5; do
+        PORT=$(free_port $((PORT + 1)))
+        if (
+            cd /
+            # A server that held it would keep the keeper waiting.
+            exec {LEASH}>&-
+            ${as_server[@]+"${as_server[@]}"} "$BIN/pg_ctl" -D "$server/data" -l "$server/log" -w -s \
+                -o "-h 127.0.0.1 -p $PORT -k '$server' -c fsync=off" start >"$DEMO/start.log" 2>&1
+        ); then
+            return
+        fi
+        if [ "$attempt" -eq 5 ] || ! grep -q 'in use' "$server/log"; then
+            cat "$DEMO/start.log" "$server/log" >&2
+            die 'the server did not start: see above'
+        fi
+        rm -f "$server/log"
+    done
+}
+
+# Client programs go to the throwaway server from here on.
+use_server() {
+    export PGHOST=127.0.0.1 PGPORT=$PORT PGUSER=demo PGPASSWORD=$PASSWORD PGCLIENTENCODING=UTF8
+}
+
+# Ends what runs, the server, and the directory.
+clean_up() {
+    if [ -n "$CHILD" ] && kill -TERM "$CHILD" 2>/dev/null; then
+        wait "$CHILD"
+    fi
+    restore_createcluster
+    if [ -n "$DEMO" ]; then
+        # The keeper stops the server and removes the directory once its input ends, as it does by itself
+        # when this script is killed.
+        exec {LEASH}>&-
+        wait "$KEEPER"
+        [ ! -e "$DEMO" ] || printf 'Could not remove %s\n' "$DEMO" >&2
+    fi
 }

@@ -74,6 +74,22 @@ pub enum Seen {
 }
 
 impl Entry {
+    /// Of a backup of which nothing has a name yet but an upload under way, or left there.
+    pub fn without_objects(host: Escaped, stem: Stem) -> Self {
+        Self {
+            host,
+            stem,
+            artifact: None,
+            has_manifest: false,
+            has_inventory: false,
+            pinned: false,
+            suspect: false,
+            accepted: false,
+            proofs: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
     /// The name of the entry's object of this role.
     pub fn object(&self, role: Role) -> ObjectName {
         ObjectName { host: self.host.clone(), stem: self.stem.clone(), role }

@@ -53,18 +53,7 @@ fn entry(host: Escaped, stem: Stem, mut roles: Vec<Role>) -> Entry {
         };
         (rank, ObjectName { host: host.clone(), stem: stem.clone(), role: role.clone() }.file_name())
     });
-    let mut entry = Entry {
-        host,
-        stem,
-        artifact: None,
-        has_manifest: false,
-        has_inventory: false,
-        pinned: false,
-        suspect: false,
-        accepted: false,
-        proofs: Vec::new(),
-        keys: Vec::with_capacity(roles.len()),
-    };
+    let mut entry = Entry { keys: Vec::with_capacity(roles.len()), ..Entry::without_objects(host, stem) };
     for role in roles {
         entry.keys.push(entry.object(role.clone()).key());
         match role {

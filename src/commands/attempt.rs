@@ -16,7 +16,10 @@ use crate::source::{CaptureInfo, Inventory, Source};
 use crate::stage::digest::{Digested, Sha256Meter};
 use crate::stage::pipeline::{self, Passed};
 use crate::stage::pool::Pool;
-use crate::storage::Upload;
+use crate::storage::{ObjectMeta, Upload};
+
+/// What a pin's object holds: its name says it all.
+const PIN: &[u8] = b"{}\n";
 
 /// What an attempt works on.
 pub(super) struct Job<'a> {
@@ -33,7 +36,8 @@ pub(super) struct Job<'a> {
 pub(super) struct Attempt {
     pub id: Id,
     pub committed: Vec<String>,
-    pub failed: Vec<(String, Error)>,
+    /// Each names its storage.
+    pub failed: Vec<Error>,
     /// What passed; none when no storage took it.
     pub passed: Option<Passed>,
     pub warnings: Vec<String>,
@@ -90,8 +94,13 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
         cx.cancel.check()?;
         return Ok(fanout.into_attempt(id));
     }
-    let Some((passed, info)) = pass(job, id, &mut fanout, cx)? else {
-        return Ok(fanout.into_attempt(id));
+    let (passed, info) = match pass(job, id, &mut fanout, cx) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(fanout.into_attempt(id)),
+        Err(error) => {
+            fanout.tell_failures(job.unit, cx);
+            return Err(error);
+        }
     };
     let inventory = write_inventory(&artifact, &info.inventory)?;
     let manifest = Manifest {
@@ -124,7 +133,7 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
         let name = lane.store.name().to_owned();
         match commit(lane, &files, &passed.artifact, cx) {
             Ok(()) => attempt.committed.push(name),
-            Err(error) => attempt.failed.push((name, error)),
+            Err(error) => attempt.failed.push(error),
         }
     }
     attempt.passed = Some(passed);
@@ -142,8 +151,15 @@ fn open_lane<'a>(store: &'a Store<'a>, key: &Key, cx: &Context) -> Lane<'a> {
 
 impl Fanout<'_> {
     fn into_attempt(self, id: Id) -> Attempt {
-        let failed = self.lanes.into_iter().filter_map(|lane| Some((lane.store.name().to_owned(), lane.error?))).collect();
+        let failed = self.lanes.into_iter().filter_map(|lane| lane.error).collect();
         Attempt { id, committed: Vec::new(), failed, passed: None, warnings: Vec::new() }
+    }
+
+    /// Where the source's failure is the attempt's, those of storages are not lost.
+    fn tell_failures(&self, unit: &UnitName, cx: &Context) {
+        for error in self.lanes.iter().filter_map(|lane| lane.error.as_ref()) {
+            cx.observer.event(Event::Warning { target: Some(unit.to_string()), text: error.to_string() });
+        }
     }
 }
 
@@ -154,7 +170,11 @@ fn pass(job: &Job<'_>, id: Id, fanout: &mut Fanout<'_>, cx: &Context) -> Result<
     let packed = pipeline::pack(&mut capture, job.target.compression, job.pool, fanout, &progress);
     let passed = match packed {
         Ok(passed) => passed,
-        Err(_) if fanout.lanes.iter().all(|lane| lane.error.is_some()) => return Ok(None),
+        Err(_) if fanout.lanes.iter().all(|lane| lane.error.is_some()) => {
+            // A signal or the timeout is nothing that the storages did.
+            cx.cancel.check().map_err(|error| error.step("dump"))?;
+            return Ok(None);
+        }
         Err(error) => return Err(error.step("dump")),
     };
     let info = capture.finish().map_err(|error| error.step("dump"))?;
@@ -173,47 +193,69 @@ struct Files {
 fn commit(lane: Lane<'_>, files: &Files, artifact: &Digested, cx: &Context) -> Result<()> {
     let upload = match (lane.upload, lane.error) {
         (Some(upload), _) => upload,
-        (None, error) => return Err(error.unwrap_or_else(|| Error::new(Kind::Internal, "an upload was lost"))),
+        (None, error) => {
+            let lost = || Error::new(Kind::Internal, "an upload was lost").storage(lane.store.name());
+            return Err(error.unwrap_or_else(lost));
+        }
     };
     let store = lane.store;
-    let committed = upload.commit().and_then(|meta| {
-        check_size(meta.bytes, artifact.bytes)?;
-        store.storage.put_new(&files.artifact.sibling(Role::Inventory).key(), &files.inventory, cx)?;
-        if files.pin {
-            store.storage.put_new(&files.artifact.sibling(Role::Pin).key(), b"{}\n", cx)?;
-        }
-        store.storage.put_new(&files.artifact.sibling(Role::Manifest).key(), &files.manifest, cx)?;
-        let seen = store.storage.stat(&files.artifact.key(), cx)?;
-        check_size(seen.and_then(|meta| meta.bytes), artifact.bytes)
-    });
+    let mut made = Vec::new();
+    let committed = commit_objects(store, upload, files, artifact, &mut made, cx);
     committed.map_err(|error| {
-        remove(store, files, cx);
+        remove(store, &made, cx);
         error.storage(store.name()).step("commit")
     })
 }
 
-/// Gives back the space of a backup that did not get its manifest, or that failed the last look. The
-/// id is this attempt's own, so nothing else can be met.
-fn remove(store: &Store<'_>, files: &Files, cx: &Context) {
-    let Ok(cancel) = Cancel::for_clean_up() else { return };
-    let roles = [Role::Manifest, files.artifact.role.clone(), Role::Inventory, Role::Pin];
-    let keys: Vec<Key> = roles.into_iter().map(|role| files.artifact.sibling(role).key()).collect();
-    for outcome in store.storage.delete(&keys, &cx.with_cancel(cancel)) {
-        if let Err(error) = outcome {
-            let text = format!("what is left of the failed upload could not be removed, prune will: {error}");
-            cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
-            return;
+/// `made` gets every object that may be ours by now, in the order in which they are to be removed.
+fn commit_objects(
+    store: &Store<'_>,
+    upload: Box<dyn Upload>,
+    files: &Files,
+    artifact: &Digested,
+    made: &mut Vec<Key>,
+    cx: &Context,
+) -> Result<()> {
+    let mut note = |role: Role, outcome: Result<ObjectMeta>| {
+        // What stood there before us is another's. Whatever else failed may have left something.
+        if !matches!(&outcome, Err(error) if error.kind() == Kind::Exists) {
+            let at = if role == Role::Manifest { 0 } else { made.len() };
+            made.insert(at, files.artifact.sibling(role).key());
         }
+        outcome
+    };
+    let meta = note(files.artifact.role.clone(), upload.commit())?;
+    check_size(&meta.key, Some(&meta), artifact.bytes)?;
+    let pin = files.pin.then_some((Role::Pin, PIN));
+    let beside = [Some((Role::Inventory, files.inventory.as_slice())), pin, Some((Role::Manifest, &files.manifest))];
+    for (role, bytes) in beside.into_iter().flatten() {
+        let key = files.artifact.sibling(role.clone()).key();
+        let meta = note(role, store.storage.put_new(&key, bytes, cx))?;
+        check_size(&key, Some(&meta), bytes.len() as u64)?;
+    }
+    let key = files.artifact.key();
+    check_size(&key, store.storage.stat(&key, cx)?.as_ref(), artifact.bytes)
+}
+
+/// Gives back the space of a backup that did not get its manifest, or that failed the last look. An
+/// object that can't be removed keeps those behind it: never a manifest without its artifact.
+fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
+    let Ok(cancel) = Cancel::for_clean_up() else { return };
+    let cx = cx.with_cancel(cancel);
+    let removed = made.iter().try_for_each(|key| store.storage.delete(std::slice::from_ref(key), &cx).into_iter().collect());
+    if let Err::<(), Error>(error) = removed {
+        let text = format!("what is left of the failed upload could not be removed, prune will: {error}");
+        cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
     }
 }
 
-fn check_size(seen: Option<u64>, expected: u64) -> Result<()> {
-    match seen {
-        Some(seen) if seen == expected => Ok(()),
-        Some(seen) => {
-            Err(Error::new(Kind::Storage, format!("the stored artifact has {seen} bytes, and {expected} were written")))
-        }
-        None => Err(Error::new(Kind::Storage, "the artifact is not there after its commit")),
+fn check_size(key: &Key, seen: Option<&ObjectMeta>, expected: u64) -> Result<()> {
+    let name = key.file_name();
+    match seen.map(|meta| meta.bytes) {
+        Some(Some(bytes)) if bytes == expected => Ok(()),
+        Some(Some(bytes)) => Err(Error::new(Kind::Storage, format!("{name} has {bytes} bytes, and {expected} were written"))),
+        Some(None) => Err(Error::new(Kind::Storage, format!("the storage does not say the size of {name}"))),
+        None => Err(Error::new(Kind::Storage, format!("{name} is not there after its commit"))),
     }
 }
 
@@ -265,3 +307,6 @@ pub(super) fn compression_of(facts: &CompressionFacts) -> Result<Compression> {
             .hint("restore it with a newer version of this program")),
     }
 }
+
+#[cfg(test)]
+mod tests;

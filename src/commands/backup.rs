@@ -2,13 +2,12 @@
 //! where it succeeded. One unit's failure leaves the others alone.
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::commands::attempt::{self, Attempt, Job};
 use crate::commands::stores::{Store, source_of};
-use crate::commands::{Found, is_interrupted, notice, prune};
+use crate::commands::{Found, is_interrupted, notice, prune, readable};
 use crate::config::model::Config;
 use crate::error::{Error, Result};
 use crate::host::Context;
@@ -57,8 +56,7 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
         Ok(plan) => plan,
         Err(error) => return Found::failure(nothing(), &error),
     };
-    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let pool = match Pool::new(threads) {
+    let pool = match Pool::for_this_machine() {
         Ok(pool) => pool,
         Err(error) => return Found::failure(nothing(), &error),
     };
@@ -129,13 +127,15 @@ impl Work<'_> {
     fn plan_unit(&self, unit: &PlannedUnit<'_>) -> Done {
         let mut item = self.item(unit);
         item.storages = unit.storages.iter().map(|storage| storage.name.clone()).collect();
-        match source_of(unit.target).probe(&unit.unit, self.cx) {
+        let looked = source_of(unit.target).probe(&unit.unit, self.cx).and_then(readable);
+        match looked {
             Ok(probe) => {
                 item.status = "planned";
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
                 item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
+                let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
                 item.warnings = probe.warnings;
-                (item, Vec::new())
+                (item, notices)
             }
             Err(error) => (item, vec![Problem::of(&error.target(&unit.unit), Severity::Failure)]),
         }
@@ -163,7 +163,7 @@ impl Work<'_> {
     fn locked(&self, unit: &PlannedUnit<'_>, item: &mut BackupItem, problems: &mut Vec<Problem>) -> Result<()> {
         let _lock = lock::take(&self.config.state_dir, &unit.unit, self.options.wait, self.cx)?;
         let stores: Vec<Store<'_>> = unit.storages.iter().map(|storage| Store::open(storage)).collect();
-        let failed = self.attempts(unit, &stores, item)?;
+        let failed = self.attempts(unit, &stores, item);
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
         item.status = match (committed.is_empty(), failed.is_empty()) {
@@ -171,20 +171,22 @@ impl Work<'_> {
             (false, false) => "partial",
             (false, true) => "ok",
         };
-        problems.extend(failed.into_iter().map(|(_, error)| Problem::of(&error.target(&unit.unit), severity)));
+        problems.extend(failed.into_iter().map(|error| Problem::of(&error.target(&unit.unit), severity)));
         problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
-        if !self.options.no_prune {
-            for store in stores.iter().filter(|store| committed.iter().any(|name| name == store.name())) {
-                let (pruned, found) = self.prune(unit, store);
-                item.pruned.extend(pruned);
-                problems.extend(found);
+        let wants_prune = |store: &&Store<'_>| committed.iter().any(|name| name == store.name());
+        for store in stores.iter().filter(wants_prune) {
+            if self.options.no_prune || is_interrupted(self.cx) {
+                break;
             }
+            let (pruned, found) = self.prune(unit, store);
+            item.pruned.extend(pruned);
+            problems.extend(found);
         }
         Ok(())
     }
 
     /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
-    fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Result<Vec<(String, Error)>> {
+    fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Vec<Error> {
         let source = source_of(unit.target);
         let job = Job {
             config: self.config,
@@ -196,41 +198,45 @@ impl Work<'_> {
             pin: self.options.pin,
         };
         let mut missing: Vec<&Store<'_>> = stores.iter().collect();
-        let mut settled: Vec<(String, Error)> = Vec::new();
+        let mut failed = Vec::new();
         let mut tries = 0;
         loop {
-            let cx = self.cx.with_cancel(self.cx.cancel.child(unit.target.timeout)?);
-            let id = Id::new(self.run, files::random_bytes::<8>()?);
-            let result = attempt::run(&job, &missing, id, &cx);
-            self.cx.cancel.check()?;
-            let (again, cause) = match result {
-                Ok(attempt) => {
-                    let (retry, final_) = sort_out(attempt, item);
-                    settled.extend(final_);
-                    let cause = retry.first().map(|(_, error)| error.to_string());
-                    (retry, cause)
-                }
-                Err(error) if error.kind().is_transient() && tries < unit.target.retries => (Vec::new(), Some(error.to_string())),
-                // A later attempt's failure must not hide that an earlier one served some storages.
-                Err(error) if !item.storages.is_empty() => {
-                    settled.extend(missing.iter().map(|store| (store.name().to_owned(), copy_for(&error, store.name()))));
-                    return Ok(settled);
-                }
-                Err(error) => return Err(error),
+            let failures = match self.attempt(&job, &missing) {
+                Ok(attempt) => note(attempt, item),
+                // An earlier attempt served some storages: it is told for each that is still without.
+                Err(error) if !item.storages.is_empty() => missing.iter().map(|store| copy_for(&error, store.name())).collect(),
+                Err(error) => vec![error],
             };
-            let Some(cause) = cause else { return Ok(settled) };
-            if tries >= unit.target.retries {
-                settled.extend(again);
-                return Ok(settled);
-            }
-            if !again.is_empty() {
-                missing.retain(|store| again.iter().any(|(name, _)| name == store.name()));
+            let (passing, lasting): (Vec<Error>, Vec<Error>) =
+                failures.into_iter().partition(|error| error.kind().is_transient());
+            failed.extend(lasting);
+            let Some(first) = passing.first() else { return failed };
+            if tries >= unit.target.retries || is_interrupted(self.cx) {
+                failed.extend(passing);
+                return failed;
             }
             let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
             tries += 1;
-            self.cx.observer.event(Event::Retry { unit: unit.unit.clone(), cause, after });
-            self.cx.cancel.sleep(after)?;
+            self.cx.observer.event(Event::Retry { unit: unit.unit.clone(), cause: first.to_string(), after });
+            if let Err(interrupted) = self.cx.cancel.sleep(after) {
+                failed.extend(passing);
+                failed.push(interrupted);
+                return failed;
+            }
+            // A failure without a storage is the source's, and all of them lack it.
+            if passing.iter().all(|error| error.place().storage.is_some()) {
+                let lacks =
+                    |store: &Store<'_>| passing.iter().any(|error| error.place().storage.as_deref() == Some(store.name()));
+                missing.retain(|store| lacks(store));
+            }
         }
+    }
+
+    /// One attempt, under an id and a time limit of its own.
+    fn attempt(&self, job: &Job<'_>, missing: &[&Store<'_>]) -> Result<Attempt> {
+        let cx = self.cx.with_cancel(self.cx.cancel.child(job.target.timeout)?);
+        let id = Id::new(self.run, files::random_bytes::<8>()?);
+        attempt::run(job, missing, id, &cx)
     }
 
     fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>) -> (Vec<PruneItem>, Vec<Problem>) {
@@ -240,10 +246,8 @@ impl Work<'_> {
     }
 }
 
-type Failures = Vec<(String, Error)>;
-
-/// Notes what an attempt did; its failures come back in two parts: worth another try, and final.
-fn sort_out(attempt: Attempt, item: &mut BackupItem) -> (Failures, Failures) {
+/// Notes what an attempt did; the storages' failures come back, each with its storage's name.
+fn note(attempt: Attempt, item: &mut BackupItem) -> Vec<Error> {
     if !attempt.committed.is_empty() {
         item.id.get_or_insert(attempt.id);
         item.storages.extend(attempt.committed);
@@ -253,7 +257,7 @@ fn sort_out(attempt: Attempt, item: &mut BackupItem) -> (Failures, Failures) {
             item.content_bytes = passed.content.bytes;
         }
     }
-    attempt.failed.into_iter().partition(|(_, error)| error.kind().is_transient())
+    attempt.failed
 }
 
 /// The same failure, told for one storage that is still without the backup.

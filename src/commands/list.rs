@@ -10,17 +10,18 @@ use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Seen};
+use crate::catalog::{self, Entry, Seen};
 use crate::commands::prune::unit_name;
 use crate::commands::stores::{self, Store};
 use crate::commands::{Found, is_interrupted, verify};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::{Escaped, HostName, UnitName};
+use crate::names::{Escaped, HostName, ObjectName, UnitName};
 use crate::observe::Event;
 use crate::outcome::{Items, ListItem, Problem, Severity, State, StatsItem};
 use crate::plan::Names;
+use crate::storage::Leftover;
 
 /// `list`'s options.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +116,7 @@ impl Listing<'_> {
         let host = self.host.escaped();
         let mut listings = Vec::new();
         for store in &self.stores {
-            match store.scan(Some(&host), self.cx) {
+            match self.entries(store, &host) {
                 Ok(entries) => listings.push((store.name().to_owned(), entries)),
                 Err(error) => self.problems.push(Problem::of(&error, Severity::Failure)),
             }
@@ -126,6 +127,22 @@ impl Listing<'_> {
             self.tell_other_hosts();
         }
         Ok(backups)
+    }
+
+    /// What a storage's listing says of a host; with `--all` also the uploads that never got a name.
+    fn entries(&self, store: &Store<'_>, host: &Escaped) -> Result<Vec<Entry>> {
+        let mut entries = store.scan(Some(host), self.cx)?;
+        if self.options.all {
+            let mut each = |leftover: Leftover| {
+                let name = ObjectName::parse(&leftover.key).filter(|name| name.host == *host);
+                if let Some(name) = name.filter(|name| entries.iter().all(|entry| entry.stem != name.stem)) {
+                    entries.push(Entry::without_objects(name.host, name.stem));
+                }
+                Ok(())
+            };
+            store.storage.leftovers(&mut each, self.cx).map_err(|error| error.storage(store.name()).step("list"))?;
+        }
+        Ok(entries)
     }
 
     /// After a disaster the new machine has another name: say where the backups are.

@@ -11,11 +11,12 @@ pub mod backup;
 pub mod list;
 pub mod restore;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Reason;
 use crate::observe::Event;
 use crate::outcome::{Items, Problem, Severity};
+use crate::source::Probe;
 
 /// What a command found.
 #[derive(Debug)]
@@ -46,6 +47,19 @@ pub(crate) fn notice(target: Option<&str>, cause: impl Into<String>) -> Problem 
 /// Tells the observer a warning that is a problem at the end as well.
 fn warn(cx: &Context, target: &str, text: &str) {
     cx.observer.event(Event::Warning { target: Some(target.to_owned()), text: text.to_owned() });
+}
+
+/// An error where a look at a source found something that its backup could not read.
+fn readable(probe: Probe) -> Result<Probe> {
+    if probe.unreadable.is_empty() {
+        return Ok(probe);
+    }
+    let shown = probe.unreadable.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = probe.unreadable.len().saturating_sub(5);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    Err(Error::new(Kind::Database, format!("the role can't read everything: {shown}{more}"))
+        .step("privileges")
+        .hint("GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner"))
 }
 
 /// Whether a signal ended it: then nothing more is begun.

@@ -125,8 +125,8 @@ pub(super) fn unit_in(store: &Store<'_>, config: &Config, unit: &UnitName, polic
     let escaped = unit.escaped();
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.stem.unit == escaped && entry.has_manifest).collect();
     let mut items = Vec::new();
-    for (entry, decision) in decide(store, &entries, policy, config, cx) {
-        let mut item = item_of(unit, store, entry, &decision);
+    for (entry, decision, bytes) in decide(store, &entries, policy, config, cx) {
+        let mut item = item_of(unit, store, entry, &decision, bytes);
         if decision.is_delete() && !store.config.prune {
             item.decision = "keep";
             item.reasons = vec!["the storage has prune: false".to_owned()];
@@ -141,23 +141,37 @@ pub(super) fn unit_in(store: &Store<'_>, config: &Config, unit: &UnitName, polic
     (items, problems)
 }
 
-/// Decides from the listing first; where something is to go, every manifest is read and counts.
+/// Decides from the listing first; where something is to go, every manifest is read and counts, and
+/// sizes are known.
 fn decide<'a>(
     store: &Store<'_>,
     entries: &'a [Entry],
     policy: &Policy,
     config: &Config,
     cx: &Context,
-) -> Vec<(&'a Entry, Decision)> {
+) -> Vec<(&'a Entry, Decision, Option<u64>)> {
     let now = cx.clock.now();
     let from_listing: Vec<_> = entries.iter().map(|entry| weigh(entry, None)).collect();
     let mut decisions = retention::decide(&from_listing, policy, config.timezone, now);
+    let mut sizes: Vec<Option<u64>> = Vec::new();
     if decisions.iter().any(|(_, decision)| decision.is_delete()) {
-        let seen: Vec<_> = entries.iter().map(|entry| weigh(entry, Some(&look(store, entry, cx)))).collect();
-        decisions = retention::decide(&seen, policy, config.timezone, now);
+        let seen: Vec<Seen> = entries.iter().map(|entry| look(store, entry, cx)).collect();
+        let weighed: Vec<_> = entries.iter().zip(&seen).map(|(entry, seen)| weigh(entry, Some(seen))).collect();
+        decisions = retention::decide(&weighed, policy, config.timezone, now);
+        sizes = seen.iter().map(bytes_of).collect();
     }
-    let entry_of = |id: Id| entries.iter().find(|entry| entry.stem.id == id);
-    decisions.into_iter().filter_map(|(id, decision)| Some((entry_of(id)?, decision))).collect()
+    let found = |(id, decision): (Id, Decision)| {
+        let at = entries.iter().position(|entry| entry.stem.id == id)?;
+        Some((&entries[at], decision, sizes.get(at).copied().flatten()))
+    };
+    decisions.into_iter().filter_map(found).collect()
+}
+
+fn bytes_of(seen: &Seen) -> Option<u64> {
+    match seen {
+        Seen::Whole(manifest) | Seen::Suspicious(manifest) => Some(manifest.artifact.bytes),
+        Seen::Damaged(..) | Seen::Incomplete { .. } | Seen::Unknown(_) => None,
+    }
 }
 
 fn look(store: &Store<'_>, entry: &Entry, cx: &Context) -> Seen {
@@ -178,13 +192,13 @@ fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
     retention::Entry { id: entry.stem.id, state, pinned: entry.pinned }
 }
 
-fn item_of(unit: &UnitName, store: &Store<'_>, entry: &Entry, decision: &Decision) -> PruneItem {
+fn item_of(unit: &UnitName, store: &Store<'_>, entry: &Entry, decision: &Decision, bytes: Option<u64>) -> PruneItem {
     PruneItem {
         unit: unit.to_string(),
         storage: store.name().to_owned(),
         id: entry.stem.id.to_string(),
         started: entry.stem.id.run().time(),
-        bytes: None,
+        bytes,
         decision: if decision.is_delete() { "delete" } else { "keep" },
         reasons: decision.reasons().iter().map(ToString::to_string).collect(),
         done: false,

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use crate::commands::stores::{Store, source_of};
-use crate::commands::{Found, is_interrupted};
+use crate::commands::{Found, is_interrupted, readable};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, files};
@@ -45,9 +45,10 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
 
 fn offline(config: &Config) -> CheckItem {
     let enabled = config.targets.iter().filter(|target| target.enabled).count();
-    let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    let (storages, targets) = (count(config.storages.len(), "storage"), count(config.targets.len(), "target"));
-    let detail = format!("{storages}, {targets}, {enabled} enabled");
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let disabled = config.targets.len() - enabled;
+    let disabled = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
+    let detail = format!("{}, {}{disabled}", count(config.storages.len(), "storage"), count(config.targets.len(), "target"));
     CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail, hint: None }
 }
 
@@ -57,17 +58,7 @@ fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
     let named = |error: Error| error.target(&target.name);
     let mut details = Vec::new();
     for unit in source.units(cx).map_err(named)? {
-        let probe = source.probe(&unit, cx).map_err(named)?;
-        if !probe.unreadable.is_empty() {
-            let shown = probe.unreadable.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let more = probe.unreadable.len().saturating_sub(5);
-            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            return Err(named(Error::new(Kind::Database, format!("the role can't read everything: {shown}{more}")))
-                .step("privileges")
-                .hint(
-                    "GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner",
-                ));
-        }
+        let probe = source.probe(&unit, cx).and_then(readable).map_err(named)?;
         details.push(format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way));
         details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
         details.extend(probe.warnings);

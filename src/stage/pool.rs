@@ -10,6 +10,10 @@ use std::thread::{Builder, JoinHandle};
 use super::compress::Compressor;
 use crate::error::{Error, Kind, Result};
 
+/// The most threads. Each has a block of a pipeline in flight, 2 MiB: more would break the bound on
+/// memory, and no server's COPY delivers faster than these compress.
+const MAX_THREADS: usize = 8;
+
 type Job = Box<dyn FnOnce(&mut Compressor) + Send>;
 
 /// A fixed number of threads. They end when the pool is dropped.
@@ -21,6 +25,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// One thread a processor, within bounds.
+    pub fn for_this_machine() -> Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::new(NonZeroUsize::new(processors.min(MAX_THREADS)).unwrap_or(NonZeroUsize::MIN))
+    }
+
     /// Starts the threads.
     pub fn new(threads: NonZeroUsize) -> Result<Self> {
         let (jobs, queue) = channel();

@@ -20,6 +20,7 @@ mod sample;
 mod secrets;
 
 mod backup;
+mod bad_dumps;
 mod cancel;
 mod connect;
 mod crash;
@@ -34,3 +35,4 @@ mod messages;
 mod prune;
 mod restore;
 mod roundtrip;
+mod storages;

@@ -10,7 +10,7 @@ use super::facts::SourceFacts;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
-use crate::host::process::{Child, Program};
+use crate::host::process::{Child, Exit, Program};
 use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts};
 
@@ -34,6 +34,14 @@ impl PlainCapture {
         let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]);
         let child = psql.connection.apply(program, &psql.application).spawn_reader(cx)?;
         Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
+    }
+
+    /// What to do about an end that nothing is known of.
+    fn way_out(&self, exit: Exit) -> String {
+        match exit {
+            Exit::Code(_) => format!("run {} by hand, as this user, on the same database", self.pg_dump.path.display()),
+            Exit::Signal(_) => "find out who sent the signal: where memory ran out, the kernel's log says so".to_owned(),
+        }
     }
 
     fn check_whole(&self) -> Result<()> {
@@ -62,9 +70,11 @@ impl Read for PlainCapture {
 impl Capture for PlainCapture {
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
-        self.ended = true;
+        // One that a signal killed could not end its session.
+        self.ended = matches!(finished.exit, Exit::Code(_));
         if !finished.exit.is_success() {
-            return Err(diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail));
+            let error = diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail);
+            return Err(if error.hint_text().is_some() { error } else { error.hint(self.way_out(finished.exit)) });
         }
         self.check_whole()?;
         let mut warnings = std::mem::take(&mut self.warnings);

@@ -10,9 +10,11 @@ const SHOWN: usize = 600;
 /// How libpq begins when there is no connection.
 const UNCONNECTED: [&str; 2] = ["connection to server ", "could not translate host name "];
 
+const BROKEN: &str = "the connection broke: look into the server's log, and at firewalls and proxies on the way";
+
 /// What the programs say, in lower case; what that means; and what to do. The first that fits counts.
 /// The texts are those of libpq, pg_dump and the server under `LC_ALL=C`.
-const KNOWN: [(&str, Kind, &str); 29] = [
+const KNOWN: [(&str, Kind, &str); 35] = [
     ("could not translate host name", Kind::Connection, "check `host:` and this machine's name resolution"),
     ("connection refused", Kind::Connection, "is the server running there, and are `host:` and `port:` right?"),
     (
@@ -82,6 +84,13 @@ const KNOWN: [(&str, Kind, &str); 29] = [
     ("no space left on device", Kind::Database, "the server's disk is full"),
     ("server closed the connection", Kind::Connection, "the server went away in the middle: look into its log"),
     ("terminating connection", Kind::Connection, "somebody ended the session, or the server was stopped: look into its log"),
+    // A connection that breaks in the middle, as libpq says it without and with TLS.
+    ("could not receive data from server", Kind::Connection, BROKEN),
+    ("could not send data to server", Kind::Connection, BROKEN),
+    ("ssl connection has been closed unexpectedly", Kind::Connection, BROKEN),
+    ("ssl syscall error", Kind::Connection, BROKEN),
+    ("connection timed out", Kind::Connection, BROKEN),
+    ("host is down", Kind::Connection, "check `host:` and the network"),
 ];
 
 /// An error for a program that ended badly. `doing` is a clause: `pg_dump`, `loading the dump`.
@@ -155,6 +164,14 @@ mod tests {
     fn only_a_lost_connection_is_worth_another_try() {
         let refused = "psql: error: connection to server at \"127.0.0.1\", port 1 failed: Connection refused\n";
         assert!(failed("psql", Exit::Code(2), refused).kind().is_transient());
+        for broken in
+            ["SSL connection has been closed unexpectedly", "could not receive data from server: Connection reset by peer"]
+        {
+            let stderr = format!(
+                "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetCopyData() failed.\npg_dump: detail: Error message from server: {broken}\n"
+            );
+            assert!(failed("pg_dump", Exit::Code(1), &stderr).kind().is_transient(), "{broken}");
+        }
         assert!(!failed("pg_dump", Exit::Code(1), "pg_dump: error: out of memory").kind().is_transient());
         assert!(!failed("pg_dump", Exit::Signal(9), refused).kind().is_transient());
     }

@@ -141,7 +141,7 @@ SELECT coalesce(json_agg(what), '[]') FROM (
   UNION ALL
   SELECT format('large object %s: no SELECT', l.oid)
     FROM pg_largeobject_metadata l, (SELECT oid, rolsuper FROM pg_roles WHERE rolname = current_user) me
-   WHERE NOT me.rolsuper AND l.lomowner <> me.oid AND NOT pg_has_role(l.lomowner, 'USAGE')
+   WHERE current_setting('lo_compat_privileges') <> 'on' AND NOT me.rolsuper AND l.lomowner <> me.oid AND NOT pg_has_role(l.lomowner, 'USAGE')
      AND NOT EXISTS (SELECT FROM aclexplode(l.lomacl) a
                       WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
 ) missing;";

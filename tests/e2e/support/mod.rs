@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod cluster;
+pub mod strace;
 pub mod tool;
 mod tests;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Database, SHARED, comparable, sample_database};
 pub use rustix::process::Signal;
+pub use strace::{Step, Traced};
 pub use tool::{Ran, Running, Test};
 
 /// The root of the source tree.

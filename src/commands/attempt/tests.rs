@@ -1,0 +1,239 @@
+//! One attempt against storages and a source that fail in ways that no disk does on demand: at each
+//! call, a backup is whole where it is listed, and elsewhere nothing of it stays.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::config::read::{self, HostFacts};
+use crate::host::Env;
+use crate::observe::Recording;
+use crate::source::{Capture, Destination, Facts, Probe, Sink, StageOptions, TableCount};
+use crate::storage::Storage;
+use crate::storage::memory::{Call, Fault, Memory};
+
+const CONFIG: &str = "
+version: 1
+host: web1
+storages:
+  first: { type: local, path: /nowhere/first }
+  second: { type: local, path: /nowhere/second }
+targets:
+  - { name: app, type: postgres, database: app, storages: [first, second], compression: { type: none } }
+";
+const DUMP: &str = "all that there is\n";
+
+/// Gives [`DUMP`], and ends as it is told.
+struct Fake {
+    fails: bool,
+}
+
+struct FakeCapture {
+    text: Cursor<&'static str>,
+    fails: bool,
+}
+
+impl Read for FakeCapture {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.text.read(buffer)
+    }
+}
+
+impl Capture for FakeCapture {
+    fn finish(self: Box<Self>) -> Result<CaptureInfo> {
+        if self.fails {
+            return Err(Error::new(Kind::Child, "the child exited with code 1"));
+        }
+        let table = TableCount { schema: "public".into(), name: "t".into(), rows: 1, bytes: 2 };
+        let facts = Facts {
+            kind: "fake".into(),
+            database: None,
+            format: "plain".into(),
+            server_version: None,
+            client_version: None,
+            restore: serde_json::json!({}),
+        };
+        Ok(CaptureInfo { facts, inventory: Inventory { schema: 1, tables: vec![table] }, warnings: Vec::new() })
+    }
+}
+
+impl Source for Fake {
+    fn units(&self, _: &Context) -> Result<Vec<UnitName>> {
+        Ok(vec![UnitName::new("app")])
+    }
+    fn extension(&self) -> &'static str {
+        "sql"
+    }
+    fn probe(&self, _: &UnitName, _: &Context) -> Result<Probe> {
+        Ok(Probe::default())
+    }
+    fn capture(&self, _: &UnitName, _: Id, _: &Context) -> Result<Box<dyn Capture>> {
+        Ok(Box::new(FakeCapture { text: Cursor::new(DUMP), fails: self.fails }))
+    }
+    fn check(&self, _: &Facts, _: &Destination, _: StageOptions, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    fn stage(&self, _: &Facts, _: &Destination, _: StageOptions, _: &Context) -> Result<Box<dyn Sink>> {
+        Err(Error::new(Kind::Internal, "not here"))
+    }
+}
+
+fn id() -> Id {
+    "20260612_030000Z-k3f9".parse().unwrap()
+}
+
+/// One attempt into both storages, pinned.
+fn attempt(memories: [&Memory; 2], source_fails: bool, cx: &Context) -> Result<Attempt> {
+    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
+    let config = read::read(CONFIG, Path::new("backup.yml"), &Env::default(), &facts).unwrap();
+    let pool = Pool::new(std::num::NonZeroUsize::MIN).unwrap();
+    let unit = UnitName::new("app");
+    let source = Fake { fails: source_fails };
+    let job =
+        Job { config: &config, target: &config.targets[0], unit: &unit, source: &source, pool: &pool, label: None, pin: true };
+    let stores: Vec<Store<'_>> = config
+        .storages
+        .iter()
+        .zip(memories)
+        .map(|(config, memory)| Store { config, storage: Box::new(memory.clone()) })
+        .collect();
+    run(&job, &stores.iter().collect::<Vec<_>>(), id(), cx)
+}
+
+/// What a storage holds: the end of each name, and how many uploads never committed.
+fn held(memory: &Memory) -> (Vec<String>, usize) {
+    let cx = Context::for_tests();
+    let (mut names, mut leftovers) = (Vec::new(), 0);
+    let mut each = |meta: ObjectMeta| {
+        names.push(meta.key.file_name().split_once('.').unwrap().1.to_owned());
+        Ok(())
+    };
+    memory.list("", &mut each, &cx).unwrap();
+    let mut count = |_| {
+        leftovers += 1;
+        Ok(())
+    };
+    memory.leftovers(&mut count, &cx).unwrap();
+    (names, leftovers)
+}
+
+fn whole() -> (Vec<String>, usize) {
+    (["inventory.json", "manifest.json", "pin", "sql"].map(str::to_owned).into(), 0)
+}
+
+fn nothing() -> (Vec<String>, usize) {
+    (Vec::new(), 0)
+}
+
+#[test]
+fn a_storage_that_fails_at_any_call_keeps_nothing_and_leaves_the_other_alone() {
+    let calls = [
+        (Call::Prepare, 1),
+        (Call::Upload, 1),
+        (Call::Write, 1),
+        (Call::Commit, 1),
+        (Call::PutNew, 1),
+        (Call::PutNew, 2),
+        (Call::PutNew, 3),
+        (Call::Stat, 1),
+    ];
+    let faults = [Fault::Fail(Kind::StorageDenied), Fault::Fail(Kind::Storage), Fault::Cut, Fault::LostResponse];
+    let mut met = BTreeMap::new();
+    for (call, nth) in calls {
+        for fault in faults {
+            // What the double can't do at this call is no fault at all.
+            let possible = match fault {
+                Fault::Cut => matches!(call, Call::Write | Call::PutNew),
+                Fault::LostResponse => matches!(call, Call::Commit | Call::PutNew),
+                _ => true,
+            };
+            if !possible {
+                continue;
+            }
+            for failing in [0, 1] {
+                let memories = [Memory::new(), Memory::new()];
+                memories[failing].fail(call, nth, fault);
+                let attempt = attempt([&memories[0], &memories[1]], false, &Context::for_tests()).unwrap();
+                let names = ["first", "second"];
+                let what = format!("{call:?} {nth} {fault:?} of {}", names[failing]);
+                assert_eq!(attempt.committed, [names[1 - failing]], "{what}");
+                assert_eq!(attempt.failed.len(), 1, "{what}");
+                assert_eq!(attempt.failed[0].place().storage.as_deref(), Some(names[failing]), "{what}");
+                assert_eq!(held(&memories[failing]), nothing(), "{what}");
+                assert_eq!(held(&memories[1 - failing]), whole(), "{what}");
+                *met.entry(format!("{call:?}")).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(met.len(), 6, "{met:?}");
+}
+
+#[test]
+fn a_source_that_fails_at_its_end_leaves_nothing_anywhere() {
+    let memories = [Memory::new(), Memory::new()];
+    let error = attempt([&memories[0], &memories[1]], true, &Context::for_tests()).map(drop).unwrap_err();
+    assert_eq!((error.kind(), error.place().step.as_deref()), (Kind::Child, Some("dump")));
+    assert_eq!(memories.map(|memory| (held(&memory), memory.calls(Call::Commit))), [(nothing(), 0), (nothing(), 0)]);
+}
+
+#[test]
+fn where_the_source_fails_too_the_storages_failure_is_told() {
+    let memories = [Memory::new(), Memory::new()];
+    memories[0].fail(Call::Write, 1, Fault::Fail(Kind::StorageDenied));
+    let observer = Arc::new(Recording::default());
+    let cx = Context { observer: observer.clone(), ..Context::for_tests() };
+    attempt([&memories[0], &memories[1]], true, &cx).map(drop).unwrap_err();
+    let told =
+        observer.events().iter().any(|event| matches!(event, Event::Warning { text, .. } if text.contains("storage first")));
+    assert!(told, "{:?}", observer.events());
+}
+
+#[test]
+fn what_stood_there_before_us_is_never_removed() {
+    for role in [Role::Artifact("sql".into()), Role::Inventory, Role::Pin, Role::Manifest] {
+        let memories = [Memory::new(), Memory::new()];
+        let stem = Stem { unit: UnitName::new("app").escaped(), id: id() };
+        let key = ObjectName { host: crate::names::HostName::new("web1").unwrap().escaped(), stem, role }.key();
+        let cx = Context::for_tests();
+        memories[0].set(&key, b"another's", cx.clock.now());
+        let attempt = attempt([&memories[0], &memories[1]], false, &cx).unwrap();
+        assert_eq!(attempt.failed[0].kind(), Kind::Exists, "{key}");
+        assert_eq!(memories[0].get(&key).as_deref(), Some(&b"another's"[..]), "{key}");
+        assert_eq!(held(&memories[0]).0.len(), 1, "{key}: {:?}", held(&memories[0]));
+        assert_eq!(held(&memories[1]), whole());
+    }
+}
+
+#[test]
+fn a_manifest_that_can_not_be_removed_keeps_its_artifact() {
+    let memories = [Memory::new(), Memory::new()];
+    memories[0].fail(Call::Stat, 1, Fault::Fail(Kind::Storage));
+    memories[0].fail(Call::Delete, 1, Fault::Fail(Kind::Storage));
+    let attempt = attempt([&memories[0], &memories[1]], false, &Context::for_tests()).unwrap();
+    assert_eq!(attempt.failed.len(), 1);
+    assert_eq!(held(&memories[0]), whole());
+}
+
+#[test]
+fn a_cancel_while_a_storage_hangs_ends_the_attempt_and_leaves_nothing() {
+    for (call, nth) in [(Call::Upload, 1), (Call::Write, 1), (Call::Commit, 1), (Call::PutNew, 3)] {
+        let memories = [Memory::new(), Memory::new()];
+        memories[1].fail(call, nth, Fault::Hang);
+        let cx = Context::for_tests();
+        let outcome = std::thread::scope(|scope| {
+            let attempt = scope.spawn(|| attempt([&memories[0], &memories[1]], false, &cx));
+            while memories[1].calls(call) < nth {
+                std::thread::yield_now();
+            }
+            cx.cancel.cancel(Reason::Signal(15));
+            attempt.join().unwrap()
+        });
+        match outcome {
+            Err(error) => assert_eq!(error.kind(), Kind::Interrupted, "{call:?}"),
+            Ok(attempt) => assert!(attempt.failed.iter().all(|error| error.kind() == Kind::Interrupted), "{call:?}"),
+        }
+        assert_eq!(held(&memories[1]), nothing(), "{call:?}");
+    }
+}
