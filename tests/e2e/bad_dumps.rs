@@ -53,7 +53,7 @@ fn half_a_dump_and_exit_1() {
     let database = small_database();
     let test = faked(&database, &format!("{HALF}; echo 'pg_dump: error: the disk fell off' >&2; exit 1"));
     insta::assert_snapshot!(leaves_nothing(&test), @r"
-    app: failed: pg_dump exited with code 1: the disk fell off
+    app: failed
     error: app: dump: pg_dump exited with code 1: the disk fell off
       hint: run DIR/bin/pg_dump by hand, as this user, on the same database
     backup: 1 unit failed, 0 B in TIME
@@ -68,7 +68,7 @@ fn half_a_dump_and_exit_0() {
     let said = leaves_nothing(&test);
     let half = fs::metadata(test.path("whole")).unwrap().len() / 2;
     insta::assert_snapshot!(said.replace(&half.to_string(), "HALF"), @r"
-    app: failed: pg_dump exited with code 0, but the HALF bytes that it wrote do not end as a whole dump does
+    app: failed
     error: app: dump: pg_dump exited with code 0, but the HALF bytes that it wrote do not end as a whole dump does
       hint: is DIR/bin/pg_dump the real pg_dump? run it by hand and look at its last lines
     backup: 1 unit failed, 0 B in TIME
@@ -81,7 +81,7 @@ fn half_a_dump_and_a_kill() {
     let database = small_database();
     let test = faked(&database, &format!("{HALF}; kill -9 $$"));
     insta::assert_snapshot!(leaves_nothing(&test), @r"
-    app: failed: pg_dump was killed by signal 9 (SIGKILL; the out-of-memory killer?) and said nothing
+    app: failed
     error: app: dump: pg_dump was killed by signal 9 (SIGKILL; the out-of-memory killer?) and said nothing
       hint: find out who sent the signal: where memory ran out, the kernel's log says so
     backup: 1 unit failed, 0 B in TIME
@@ -94,7 +94,7 @@ fn nothing_and_exit_0() {
     let database = small_database();
     let test = faked(&database, "exit 0");
     insta::assert_snapshot!(leaves_nothing(&test), @r"
-    app: failed: pg_dump exited with code 0 and wrote nothing
+    app: failed
     error: app: dump: pg_dump exited with code 0 and wrote nothing
       hint: is DIR/bin/pg_dump the real pg_dump? run it by hand and look at its last lines
     backup: 1 unit failed, 0 B in TIME
@@ -106,7 +106,7 @@ fn a_whole_dump_and_exit_3() {
     let database = small_database();
     let test = faked(&database, r#"{real} "$@"; exit 3"#);
     insta::assert_snapshot!(leaves_nothing(&test), @r"
-    app: failed: pg_dump exited with code 3 and said nothing
+    app: failed
     error: app: dump: pg_dump exited with code 3 and said nothing
       hint: run DIR/bin/pg_dump by hand, as this user, on the same database
     backup: 1 unit failed, 0 B in TIME
@@ -201,7 +201,7 @@ fn a_timeout_ends_a_pg_dump_that_hangs_and_all_that_it_started() {
     let hangs = "sleep 1000 & echo $! >{dir}/grandchild; echo $$ >{dir}/child; echo '-- half'; wait";
     let test = faked(&database, hangs).target_option("timeout: 2s");
     insta::assert_snapshot!(leaves_nothing(&test), @r"
-    app: failed: not done within 2s
+    app: failed
     error: app: dump: not done within 2s
       hint: raise the target's `timeout:`, or find out what it waits for
     backup: 1 unit failed, 0 B in TIME
@@ -265,8 +265,8 @@ fn without_retries_a_server_that_is_down_fails_at_once() {
     test.write("backup.yml", &config.replace(&format!("port: {}", SHARED.port()), "port: 1"));
     let ran = test.run(["backup"]).fails(1);
     insta::assert_snapshot!(said(&test, &ran), @r#"
-    app: failed: asking the server about the database exited with code 2: connection to server at "127.0.0.1", port 1 failed: Connection refused; Is the server running on that host and accepting TCP/IP connections?
-    error: app: connect: asking the server about the database exited with code 2: connection to server at "127.0.0.1", port 1 failed: Connection refused; Is the server running on that host and accepting TCP/IP connections?
+    app: failed
+    error: app: connect: connection to server at "127.0.0.1", port 1 failed: Connection refused; Is the server running on that host and accepting TCP/IP connections?
       hint: is the server running there, and are `host:` and `port:` right?
     backup: 1 unit failed, 0 B in TIME
     "#);

@@ -44,7 +44,7 @@ fn a_second_run_ends_in_75_and_names_the_holder_and_since_when() {
         (r"in \d+[^ \n]*\n", "in TIME\n"),
     ] }, {
         insta::assert_snapshot!(said, @r"
-        app: failed: its lock is held by process PID since TIME (SPAN)
+        app: failed
         error: app: its lock is held by process PID since TIME (SPAN)
           hint: try again when it is done, or let this run wait for it: `--wait 10m`
         backup: 1 unit failed, 0 B in TIME
