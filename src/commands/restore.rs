@@ -202,19 +202,19 @@ fn nothing_found(config: &Config, stores: &[Store<'_>], options: &Options, cx: &
 /// unknown stops, as it may be the one that is wanted.
 fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, when: &When, cx: &Context) -> Result<Choice<'a>> {
     let mut warnings: Vec<String> = Vec::new();
-    let name = backups.first().map(|backup| name_in_files(&backup.stem.unit).to_string()).unwrap_or_default();
+    let mut newest_damage = None;
     backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
     loop {
         cx.cancel.check()?;
-        let chosen = match resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now()) {
-            Ok(backup) => backup.clone(),
-            Err(error) => {
-                // That none is left is only understood with what dropped out.
-                for text in &warnings {
-                    warn(cx, &name, text);
-                }
-                return Err(error);
+        let found = resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now());
+        // Where none is left, the damage is the news, not that nothing matches.
+        let chosen = match (found, newest_damage.take()) {
+            (Ok(chosen), damage) => {
+                newest_damage = damage;
+                chosen.clone()
             }
+            (Err(_), Some(damage)) => return Err(damage),
+            (Err(error), None) => return Err(error),
         };
         let mut failure = None;
         for copy in &chosen.copies {
@@ -240,7 +240,10 @@ fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, 
             return Ok(Choice { unit, store, entry: copy.entry.clone(), manifest, warnings });
         }
         match failure {
-            Some((false, _)) if !when.is_id() => backups.retain(|backup| backup.stem != chosen.stem),
+            Some((false, error)) if !when.is_id() => {
+                backups.retain(|backup| backup.stem != chosen.stem);
+                newest_damage = newest_damage.or(Some(error));
+            }
             Some((_, error)) => {
                 let hint = "choose another backup with --at, or another copy with --from";
                 return Err(if error.hint_text().is_some() { error } else { error.hint(hint) });
@@ -315,9 +318,9 @@ fn into_file(choice: &Choice<'_>, path: &Path, dry_run: bool, cx: &Context) -> R
     if std::fs::symlink_metadata(path).is_ok() {
         return Err(taken());
     }
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_named = path.file_name().is_some();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if name.is_empty() || !directory.is_dir() {
+    if !is_named || !directory.is_dir() {
         let cause = format!("{} can't be written: its directory is not there", path.display());
         return Err(refused(Kind::Refused, cause, "make the directory first"));
     }
@@ -333,7 +336,7 @@ fn into_file(choice: &Choice<'_>, path: &Path, dry_run: bool, cx: &Context) -> R
         )
         .source(error)
     };
-    let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(directory).map_err(failed)?;
+    let mut file = tempfile::Builder::new().prefix(".db-backup-tools.").tempfile_in(directory).map_err(failed)?;
     // The pipeline knows nothing of files: what the disk says is told as the disk's.
     let mut writer = FileWriter { file: file.as_file_mut(), failed: &failed };
     read_into(choice, &mut writer, cx)?;

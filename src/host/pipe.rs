@@ -27,9 +27,16 @@ impl StandardOutput {
 impl Write for StandardOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stdout = io::stdout();
-        let mut ready = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::OUT)];
-        self.cx.cancel.poll(&mut ready, None)?;
-        match rustix::io::retry_on_intr(|| rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(ATOMIC)])) {
+        let written = loop {
+            let mut ready = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::OUT)];
+            self.cx.cancel.poll(&mut ready, None)?;
+            match rustix::io::retry_on_intr(|| rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(ATOMIC)])) {
+                // Somebody else has the pipe too, and made it non-blocking and full.
+                Err(rustix::io::Errno::AGAIN) => {}
+                other => break other,
+            }
+        };
+        match written {
             Ok(count) => Ok(count),
             Err(rustix::io::Errno::PIPE) => {
                 Err(Error::new(Kind::Child, "the reader of standard output went away before the end")

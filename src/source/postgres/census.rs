@@ -62,7 +62,7 @@ impl Visitor for Tally {
                     table.bytes -= ROWS_END_BYTES;
                 }
             }
-            Token::Sql(_) | Token::Command(_) => {}
+            Token::Sql(_) | Token::Command(_) | Token::Stray => {}
         }
         Ok(())
     }

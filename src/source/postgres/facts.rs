@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Psql, quote_array, quote_literal};
 use crate::error::Result;
 use crate::host::Context;
+use crate::source::StageOptions;
 
 /// `restore` of a manifest, for PostgreSQL. Fields are only ever added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +38,12 @@ pub(super) struct RestoreFacts {
     /// Of those, the ones that own something.
     #[serde(default)]
     pub owners: Vec<String>,
-    /// Those that a policy names: no option leaves them out.
+    /// Those that a policy or a user mapping names: no option leaves them out.
     #[serde(default)]
     pub policy_roles: Vec<String>,
+    /// Those that a grant or a default privilege names; none in the oldest manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_roles: Option<Vec<String>>,
     /// Every tablespace that the dump names.
     #[serde(default)]
     pub tablespaces: Vec<String>,
@@ -49,6 +53,16 @@ pub(super) struct RestoreFacts {
     /// Materialized views whose refresh would query another server, as the dump writes their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_views: Vec<String>,
+}
+
+impl RestoreFacts {
+    /// Whether the dump can't be loaded without this role.
+    pub(super) fn needs_role(&self, role: &str, options: StageOptions) -> bool {
+        let among = |roles: &[String]| roles.iter().any(|other| other == role);
+        let owns = role == self.owner || among(&self.owners);
+        let granted = self.grant_roles.as_ref().map_or(!owns, |roles| among(roles));
+        among(&self.policy_roles) || (owns && !options.no_owner) || (granted && !options.no_privileges)
+    }
 }
 
 /// What a look at the source's server says.
@@ -65,8 +79,25 @@ pub(super) struct SourceFacts {
 /// bootstrap superuser (role 10) where pg_shdepend is silent, as it does not record that one.
 const SOURCE: &str = r"
 WITH db AS (SELECT d.*, to_jsonb(d) AS j FROM pg_database d WHERE datname = current_database()),
+acls AS (
+  SELECT relowner AS owner, relacl AS acl, acldefault('r', relowner) AS standard FROM pg_class WHERE oid >= 16384 AND relkind <> 'S'
+  UNION ALL SELECT relowner, relacl, acldefault('s', relowner) FROM pg_class WHERE oid >= 16384 AND relkind = 'S'
+  UNION ALL SELECT proowner, proacl, acldefault('f', proowner) FROM pg_proc WHERE oid >= 16384
+  UNION ALL SELECT nspowner, nspacl, acldefault('n', nspowner) FROM pg_namespace WHERE oid >= 16384
+  UNION ALL SELECT typowner, typacl, acldefault('T', typowner) FROM pg_type WHERE oid >= 16384
+  UNION ALL SELECT lomowner, lomacl, acldefault('L', lomowner) FROM pg_largeobject_metadata
+  UNION ALL SELECT srvowner, srvacl, acldefault('S', srvowner) FROM pg_foreign_server
+),
+-- Whom pg_dump names for them: as it does, owners only where their own privileges were changed.
+-- pg_shdepend records neither owners here nor the bootstrap superuser.
+acl_changes AS (
+  SELECT unnest(ARRAY[c.grantee, nullif(c.grantor, owner)]) AS role FROM acls, LATERAL (
+    (SELECT * FROM aclexplode(acl) EXCEPT SELECT * FROM aclexplode(standard))
+    UNION (SELECT * FROM aclexplode(standard) EXCEPT SELECT * FROM aclexplode(acl))
+  ) c WHERE acl IS NOT NULL
+),
 named AS (
-  SELECT r.rolname, s.deptype FROM pg_shdepend s
+  SELECT r.rolname, CASE WHEN s.classid = 'pg_user_mapping'::regclass THEN 'r' ELSE s.deptype END AS deptype FROM pg_shdepend s
     JOIN db ON s.dbid = db.oid JOIN pg_roles r ON r.oid = s.refobjid
    WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname !~ '^pg_'
   UNION
@@ -82,6 +113,8 @@ named AS (
       UNION ALL SELECT oid, 'pg_publication'::regclass, pubowner FROM pg_publication
     ) o WHERE o.owner = 10 AND o.oid >= 16384
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'))
+  UNION SELECT pg_get_userbyid(defaclrole), 'a' FROM pg_default_acl
+  UNION SELECT pg_get_userbyid(role), 'a' FROM acl_changes WHERE role <> 0
 ),
 -- A materialized view that reads a foreign table, through views too.
 far_relations AS (
@@ -110,6 +143,7 @@ SELECT json_build_object(
   'roles', (SELECT coalesce(json_agg(DISTINCT r), '[]') FROM (
               SELECT rolname AS r FROM named UNION SELECT pg_get_userbyid(db.datdba)) x),
   'owners', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'o'),
+  'grant_roles', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype NOT IN ('o', 'r')),
   'policy_roles', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'r'),
   'tablespaces', (SELECT coalesce(json_agg(DISTINCT t.spcname), '[]') FROM pg_class c
                     JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid >= 16384 AND t.spcname <> 'pg_default'),
@@ -184,7 +218,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'role', current_user,
            'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
            'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
-           'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted}),
+           'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND backend_type <> 'autovacuum worker'),
            'missing_roles', {},
            'missing_tablespaces', {},
            'missing_extensions', {});",
@@ -207,6 +241,20 @@ SELECT json_build_object('objects', (
     UNION ALL SELECT format('schema %I', nspname) FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_(toast_)?temp'
     UNION ALL SELECT format('extension %I', extname) FROM pg_extension WHERE oid >= 16384
     UNION ALL SELECT format('publication %I', pubname) FROM pg_publication
+    UNION ALL SELECT format('subscription %I', subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+                      WHERE d.datname = current_database()
+    UNION ALL SELECT format('event trigger %I', evtname) FROM pg_event_trigger
+    UNION ALL SELECT format('foreign-data wrapper %I', fdwname) FROM pg_foreign_data_wrapper
+    UNION ALL SELECT format('language %I', lanname) FROM pg_language WHERE oid >= 16384
+    UNION ALL SELECT format('operator %s', oprname) FROM pg_operator WHERE oid >= 16384
+    UNION ALL SELECT format('operator class %I', opcname) FROM pg_opclass WHERE oid >= 16384
+    UNION ALL SELECT format('operator family %I', opfname) FROM pg_opfamily WHERE oid >= 16384
+    UNION ALL SELECT format('collation %I', collname) FROM pg_collation WHERE oid >= 16384
+    UNION ALL SELECT format('conversion %I', conname) FROM pg_conversion WHERE oid >= 16384
+    UNION ALL SELECT format('cast from %s', castsource::regtype) FROM pg_cast WHERE oid >= 16384
+    UNION ALL SELECT format('text search configuration %I', cfgname) FROM pg_ts_config WHERE oid >= 16384
+    UNION ALL SELECT format('text search dictionary %I', dictname) FROM pg_ts_dict WHERE oid >= 16384
+    UNION ALL SELECT 'default privileges' WHERE EXISTS (SELECT FROM pg_default_acl)
     UNION ALL SELECT 'large objects' WHERE EXISTS (SELECT FROM pg_largeobject_metadata)
     LIMIT 4
   ) x));";

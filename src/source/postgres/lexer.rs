@@ -5,6 +5,8 @@
 
 use memchr::{memchr, memchr2};
 
+use super::statement::{Statement, command_name, is_word};
+
 /// The bytes of a statement's beginning that are kept for whoever looks at it.
 pub(super) const HEAD: usize = 64 << 10;
 
@@ -23,15 +25,8 @@ pub(super) enum Token<'a> {
     RowsEnd,
     /// A whole backslash command, with its line end.
     Command(&'a [u8]),
-}
-
-/// A statement that has ended.
-#[derive(Clone, Copy)]
-pub(super) struct Statement<'a> {
-    /// Its text from its first word on, comments left out; cut at [`HEAD`] bytes.
-    pub head: &'a [u8],
-    /// Whether that is all of it.
-    pub complete: bool,
+    /// Text behind a COPY statement on its own line: psql would run it after the rows. No dump has it.
+    Stray,
 }
 
 /// Takes tokens. An error ends the reading.
@@ -73,9 +68,13 @@ pub(super) struct Lexer {
     state: State,
     head: Vec<u8>,
     head_complete: bool,
+    bare: Vec<u8>,
     /// The identifier or number that the last bytes are, for `E'...'` and `foo$bar$`.
     word: Vec<u8>,
     last: u8,
+    /// What was last is a string, and perhaps space and comments: another quote on a later line continues
+    /// it, with its escapes.
+    continues: Option<Continues>,
     /// A backslash took the next byte of a quote.
     escaped: bool,
     tag: Vec<u8>,
@@ -85,6 +84,16 @@ pub(super) struct Lexer {
     /// `standard_conforming_strings` is off: plain quotes have escapes too.
     plain_escapes: bool,
     complete: bool,
+    /// The dump's own `\restrict` is still to be met by its `\unrestrict`.
+    restricted: bool,
+}
+
+/// Behind a string (PostgreSQL documentation, "String Constants").
+#[derive(Clone, Copy)]
+struct Continues {
+    escapes: bool,
+    /// A line has ended since.
+    on_later_line: bool,
 }
 
 impl Default for Lexer {
@@ -93,7 +102,9 @@ impl Default for Lexer {
             state: State::Sql,
             head: Vec::new(),
             head_complete: true,
+            bare: Vec::new(),
             word: Vec::new(),
+            continues: None,
             last: b'\n',
             escaped: false,
             tag: Vec::new(),
@@ -101,15 +112,16 @@ impl Default for Lexer {
             line_start: true,
             plain_escapes: false,
             complete: false,
+            restricted: false,
         }
     }
 }
 
 impl Lexer {
-    /// Whether the text ended where a whole dump ends: after pg_dump's trailer line, outside of any
-    /// statement, quote, comment and COPY block.
+    /// Whether the text ended where a whole dump ends: after pg_dump's trailer line and the end of its
+    /// restricted mode, outside of any statement, quote, comment and COPY block.
     pub(super) fn is_complete(&self) -> bool {
-        self.complete && self.state == State::Sql && self.head.is_empty()
+        self.complete && !self.restricted && self.state == State::Sql && self.head.is_empty()
     }
 
     /// Reads on.
@@ -211,6 +223,7 @@ impl Lexer {
                 } else {
                     self.state = State::Sql;
                     self.word.clear();
+                    self.continues = Some(Continues { escapes, on_later_line: false });
                     return self.sql_byte(byte);
                 }
             }
@@ -230,12 +243,15 @@ impl Lexer {
 
     fn sql_byte(&mut self, byte: u8) -> bool {
         let last = std::mem::replace(&mut self.last, byte);
+        let continues = self.continues.take();
         match (last, byte) {
             (b'-', b'-') => {
                 self.unkeep();
                 self.line.clear();
                 self.line.extend_from_slice(b"--");
                 self.state = State::LineComment;
+                // The comment's own line end is not seen by what follows.
+                self.continues = continues.map(|before| Continues { on_later_line: true, ..before });
                 return false;
             }
             (b'/', b'*') => {
@@ -246,8 +262,7 @@ impl Lexer {
             }
             (_, b';') => return true,
             (_, b'\'') => {
-                let escapes = self.plain_escapes || self.word.eq_ignore_ascii_case(b"e");
-                self.state = State::Quote { escapes };
+                self.state = State::Quote { escapes: self.has_escapes(continues.filter(|_| last != b'-')) };
                 self.escaped = false;
             }
             (_, b'"') => self.state = State::Identifier,
@@ -258,7 +273,13 @@ impl Lexer {
             }
             _ => {}
         }
+        // A dash may begin a comment; alone it is an operator, and the string is not continued.
+        let between = (byte.is_ascii_whitespace() && last != b'-') || byte == b'-';
+        self.continues = continues
+            .filter(|_| between)
+            .map(|before| Continues { on_later_line: before.on_later_line || matches!(byte, b'\n' | b'\r'), ..before });
         self.keep(&[byte]);
+        self.keep_bare(byte);
         if is_word(byte) || (byte == b'$' && !self.word.is_empty()) {
             if self.word.len() < 3 {
                 self.word.push(byte);
@@ -267,6 +288,15 @@ impl Lexer {
             self.word.clear();
         }
         false
+    }
+
+    /// Whether the quote that begins here takes backslashes as escapes.
+    fn has_escapes(&self, continues: Option<Continues>) -> bool {
+        if let Some(before) = continues.filter(|before| before.on_later_line) {
+            return before.escapes;
+        }
+        let bits = [b"b", b"x"].iter().any(|prefix| self.word.eq_ignore_ascii_case(*prefix));
+        (self.plain_escapes && !bits) || self.word.eq_ignore_ascii_case(b"e")
     }
 
     fn tag_byte(&mut self, byte: u8) -> bool {
@@ -318,6 +348,13 @@ impl Lexer {
         self.head_complete &= bytes.len() <= room;
     }
 
+    fn keep_bare(&mut self, byte: u8) {
+        let is_leading_space = self.bare.is_empty() && byte.is_ascii_whitespace();
+        if self.bare.len() < HEAD && !is_leading_space {
+            self.bare.push(byte);
+        }
+    }
+
     /// Takes back the byte that turned out to begin a comment.
     fn unkeep(&mut self) {
         if self.head_complete {
@@ -326,16 +363,20 @@ impl Lexer {
                 self.head.clear();
             }
         }
+        if self.bare.len() < HEAD {
+            self.bare.pop();
+        }
         // A comment parts words as a space does.
         if !self.head.is_empty() {
             self.keep(b" ");
         }
+        self.keep_bare(b' ');
         self.word.clear();
     }
 
     fn end_statement<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
-        let head = std::mem::take(&mut self.head);
-        let statement = Statement { head: &head, complete: self.head_complete };
+        let (head, bare) = (std::mem::take(&mut self.head), std::mem::take(&mut self.bare));
+        let statement = Statement { head: &head, bare: &bare, complete: self.head_complete };
         if let Some(on) = statement.conforming_strings() {
             self.plain_escapes = !on;
         }
@@ -345,16 +386,21 @@ impl Lexer {
         // Whatever follows the trailer line, that line was not the dump's end.
         self.complete = false;
         let told = visitor.token(Token::End(statement));
-        self.head = head;
+        (self.head, self.bare) = (head, bare);
         self.head.clear();
+        self.bare.clear();
         self.head_complete = true;
         self.word.clear();
+        self.continues = None;
         self.last = b';';
         told
     }
 
     fn before_rows<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {
         let end = memchr(b'\n', text).map_or(text.len(), |at| at + 1);
+        if !text[..end].trim_ascii().is_empty() {
+            visitor.token(Token::Stray)?;
+        }
         visitor.token(Token::Sql(&text[..end]))?;
         if text[end - 1] == b'\n' {
             self.state = State::Rows;
@@ -402,53 +448,13 @@ impl Lexer {
             self.state = State::Sql;
             self.last = b'\n';
             let line = std::mem::take(&mut self.line);
+            match command_name(&line) {
+                b"\\restrict" => self.restricted = true,
+                b"\\unrestrict" => self.restricted = false,
+                _ => {}
+            }
             visitor.token(Token::Command(&line))?;
         }
         Ok(end)
     }
-}
-
-impl Statement<'_> {
-    /// Its first words in upper case, up to `count` of them.
-    pub(super) fn words(&self, count: usize) -> Vec<String> {
-        first_words(self.head, count)
-    }
-
-    /// The table of a `COPY table ... FROM stdin`, as it stands there.
-    pub(super) fn copy_table(&self) -> Option<&[u8]> {
-        let rest = strip_word(self.head, b"COPY")?;
-        let tail = self.head.trim_ascii_end();
-        let from_stdin = tail.len() >= 5 && tail[tail.len() - 5..].eq_ignore_ascii_case(b"stdin");
-        let mut quoted = false;
-        let end = rest.iter().position(|byte| {
-            quoted ^= *byte == b'"';
-            !quoted && (byte.is_ascii_whitespace() || *byte == b'(')
-        })?;
-        (self.complete && from_stdin).then_some(&rest[..end])
-    }
-
-    fn conforming_strings(&self) -> Option<bool> {
-        let rest = strip_word(strip_word(self.head, b"SET")?, b"standard_conforming_strings")?;
-        let value = rest.iter().filter(|byte| byte.is_ascii_alphabetic()).map(u8::to_ascii_lowercase).collect::<Vec<_>>();
-        Some(!value.ends_with(b"off") && !value.ends_with(b"false"))
-    }
-}
-
-/// The text behind a leading word and the space after it.
-pub(super) fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
-    let text = text.trim_ascii_start();
-    let rest = text.get(word.len()..)?;
-    let parted = rest.first().is_none_or(|byte| !is_word(*byte));
-    (text[..word.len()].eq_ignore_ascii_case(word) && parted).then(|| rest.trim_ascii_start())
-}
-
-/// The first words of a text in upper case: runs of letters, digits and underscores.
-pub(super) fn first_words(text: &[u8], count: usize) -> Vec<String> {
-    let text = &text[..text.len().min(4096)];
-    let words = text.split(|byte| !is_word(*byte)).filter(|word| !word.is_empty());
-    words.take(count).map(|word| String::from_utf8_lossy(word).to_ascii_uppercase()).collect()
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }

@@ -11,6 +11,7 @@ mod filter;
 mod lexer;
 mod restore;
 mod scratch;
+mod statement;
 
 use self::capture::PlainCapture;
 use self::client::{Psql, Version};

@@ -11,6 +11,7 @@ use super::filter::{Filter, Omit};
 use super::scratch::Scratch;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
+use crate::host::cancel::Cancel;
 use crate::host::files;
 use crate::host::process::Child;
 use crate::names::hex;
@@ -65,19 +66,15 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let cause = format!("role {} may not create databases", receiver.role);
         return refuse(cause, format!("ALTER ROLE {} CREATEDB, or restore as another role", quote_identifier(&receiver.role)));
     }
-    let is_needed = |role: &&String| {
-        let owner = **role == facts.owner || facts.owners.contains(role);
-        let policy = facts.policy_roles.contains(role);
-        // What is neither owner nor in a policy is in a grant; an owner may be in one, too.
-        policy || (owner && !options.no_owner) || (!owner && !options.no_privileges)
-    };
-    let roles: Vec<&String> = receiver.missing_roles.iter().filter(is_needed).collect();
+    let roles: Vec<&String> = receiver.missing_roles.iter().filter(|role| facts.needs_role(role, options)).collect();
     if !roles.is_empty() {
         let names = list(roles.iter().map(|role| role.as_str()));
-        return refuse(
-            format!("the receiving server lacks roles that the dump names: {names}"),
-            "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
-        );
+        let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
+        let hint = match kept.as_str() {
+            "" => "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
+            _ => format!("create them (CREATE ROLE name;): no option leaves out the policies and user mappings of {kept}"),
+        };
+        return refuse(format!("the receiving server lacks roles that the dump names: {names}"), hint);
     }
     if !receiver.missing_tablespaces.is_empty() {
         let names = list(receiver.missing_tablespaces.iter().map(String::as_str));
@@ -135,13 +132,14 @@ impl PlainSink {
         let scratch = Scratch::create(arrival.admin.clone(), name, &arrival.facts, arrival.owner.as_deref(), cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;
-        let preamble = if session.client.has_restricted_mode() {
-            format!("\\restrict {}\n", random_word()?)
+        // The filter reads strings so until the dump says otherwise; the server's own default may differ.
+        let mut preamble = "SET standard_conforming_strings = on;\n".to_owned();
+        if session.client.has_restricted_mode() {
+            preamble.insert_str(0, &format!("\\restrict {}\n", random_word()?));
         } else {
             // The filter lets no backslash command through in any case.
             tracing::debug!("this psql has no restricted mode");
-            String::new()
-        };
+        }
         psql.write_all(preamble.as_bytes()).map_err(|error| load_failed(&mut psql, error))?;
         let filter = Filter::new(arrival.omit.clone());
         Ok(Self { psql, scratch, filter, arrival, cx: cx.clone() })
@@ -157,7 +155,12 @@ impl PlainSink {
     /// Asks for a random answer behind the last statement, and ends psql.
     fn prove(&mut self) -> Result<()> {
         let (one, two) = (random_word()?, random_word()?);
-        let question = format!("\nSELECT {} || {};\n", quote_literal(&one), quote_literal(&two));
+        // Nothing comes back inside of a transaction that psql's end would undo.
+        let question = format!(
+            "\nSELECT {} || {} WHERE pg_catalog.txid_current_if_assigned() IS NULL;\n",
+            quote_literal(&one),
+            quote_literal(&two)
+        );
         self.psql.write_all(question.as_bytes()).map_err(|error| load_failed(&mut self.psql, error))?;
         self.psql.close_stdin();
         let finished = self.psql.wait()?;
@@ -233,6 +236,8 @@ impl Staged for StagedDatabase {
         let former = if replaces_empty { Some(scratch_name(&wanted)?) } else { None };
         scratch.publish(&wanted, former.as_deref(), &cx)?;
         if let Some(former) = former {
+            // It is published: what is left to do is clean-up, whoever interrupts now.
+            let cx = cx.with_cancel(Cancel::for_clean_up()?);
             drop_former(&admin, &former, &wanted, &cx);
         }
         Ok(format!("database {wanted}"))

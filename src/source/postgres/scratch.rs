@@ -1,6 +1,8 @@
 //! The scratch database of a restore: made from template0, marked as ours in its comment, and gone
 //! again unless it was published. Nothing without our mark is ever dropped here.
 
+use std::time::{Duration, Instant};
+
 use super::client::{Psql, quote_identifier, quote_literal};
 use super::facts::RestoreFacts;
 use crate::error::{Error, Kind, Result};
@@ -10,6 +12,9 @@ use crate::observe::Event;
 
 /// How the comment of every database begins that we made and have not published.
 pub(super) const MARK: &str = "db-backup-tools scratch database";
+
+/// How long a server that is gone may take to come back, for its scratch database to be dropped.
+const COMES_BACK: Duration = Duration::from_secs(10);
 
 /// A marked database of ours. Dropped, it drops the database.
 pub(super) struct Scratch {
@@ -63,9 +68,25 @@ impl Scratch {
             make_room.unwrap_or_default()
         );
         let doing = format!("giving the restored database its name {wanted}");
-        self.admin.run(&sql, &doing, cx).map_err(|error| error.step("publish"))?;
-        self.armed = false;
-        Ok(())
+        let renamed = self.admin.run(&sql, &doing, cx).map(drop).map_err(|error| error.step("publish"));
+        // The answer may be lost where the rename is done: then the database is no scratch any more.
+        match renamed {
+            Err(error) if !self.was_renamed() => Err(error),
+            _ => {
+                self.armed = false;
+                Ok(())
+            }
+        }
+    }
+
+    /// After a rename whose answer was lost: whether the scratch name is gone for certain.
+    fn was_renamed(&self) -> bool {
+        let look = || -> Result<bool> {
+            let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
+            self.admin.end_sessions(&self.admin.application, &cx)?;
+            Ok(!find(&self.admin, &self.name, &cx)?.there)
+        };
+        look().unwrap_or(false)
     }
 
     /// Removes it, and says so when it can't.
@@ -78,7 +99,17 @@ impl Scratch {
             return Ok(());
         }
         let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
-        remove(&self.admin, &self.name, &cx).map_err(|error| {
+        let begun = Instant::now();
+        let removed = loop {
+            match remove(&self.admin, &self.name, &cx) {
+                // A server that crashed may be back in a moment.
+                Err(error) if error.kind() == Kind::Connection && begun.elapsed() < COMES_BACK => {
+                    cx.cancel.sleep(Duration::from_millis(500)).map_err(|_| error)?;
+                }
+                other => break other,
+            }
+        };
+        removed.map_err(|error| {
             let hint = format!("drop it by hand: DROP DATABASE {} WITH (FORCE);", quote_identifier(&self.name));
             Error::new(Kind::Database, format!("the scratch database {} could not be dropped", self.name))
                 .hint(hint)
@@ -102,17 +133,22 @@ struct Found {
     subscriptions: Vec<String>,
 }
 
-/// Drops a database of ours, and the sessions on it.
-fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
-    // A CREATE DATABASE whose client was killed may be at work still, and finish after a look.
-    admin.end_sessions(&admin.application, cx)?;
+/// Asks what is there under the scratch database's name.
+fn find(admin: &Psql, name: &str, cx: &Context) -> Result<Found> {
     let there = format!(
         "SELECT json_build_object('there', EXISTS (SELECT FROM pg_database WHERE datname = {0}), 'subscriptions',
            (SELECT coalesce(json_agg(subname), '[]') FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = {0}));",
         quote_literal(name)
     );
+    admin.ask(&there, "looking for the scratch database", cx)
+}
+
+/// Drops a database of ours, and the sessions on it.
+fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
+    // A CREATE DATABASE whose client was killed may be at work still, and finish after a look.
+    admin.end_sessions(&admin.application, cx)?;
     // `subdbid` is open to superusers alone; a role that is none has no subscription.
-    let found: Found = match admin.ask(&there, "looking for the scratch database", cx) {
+    let found = match find(admin, name, cx) {
         Ok(found) => found,
         Err(error) if error.kind() == Kind::Database => Found { there: true, subscriptions: Vec::new() },
         Err(error) => return Err(error),
