@@ -328,7 +328,7 @@ fn a_storage_that_is_a_dangling_link_is_not_made_anew() {
     let test = Test::of(&database);
     fs::remove_dir(test.storage()).unwrap();
     symlink(test.path("gone"), test.storage()).unwrap();
-    test.run(["backup"]).fails(1).says("app: storage local: ");
-    test.run(["list"]).fails(1);
+    test.run(["backup"]).fails(1).says("app: storage local: ").says("storage is no directory, and no link to one");
+    test.run(["list"]).fails(1).says("storage is not there");
     assert!(!test.path("gone").exists());
 }
