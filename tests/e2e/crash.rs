@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::strace::for_each_step;
 use crate::support::tool::files_below;
-use crate::support::{Database, SHARED, Step, Test, Traced, sample_database};
+use crate::support::{Cluster, Database, SHARED, Step, Test, Traced, eventually, sample_database};
 
 /// A database whose backup is quickly made.
 fn tiny_database() -> Database {
@@ -235,6 +235,40 @@ fn a_restore_into_a_file_killed_at_any_step_leaves_the_whole_file_or_none() {
         test.run(restore).ok();
         assert_eq!(sha256sum(&file), manifest["content"]["sha256"], "after a kill before {step:?}");
         fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_restore_killed_at_any_moment_leaves_the_whole_database_or_none_of_that_name() {
+    let cluster = Cluster::start();
+    let database = cluster.create_database();
+    database.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 500) g");
+    let test = Traced::new(Test::of(&database));
+    test.run(["backup"]).ok();
+    let restore = ["restore", "app", "--to-database", "wanted"];
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'db-backup-tools%'";
+    let scratch = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname LIKE 'wanted_restoring%'";
+    for number in (1..).step_by(6) {
+        // It waits for its children all along.
+        let wrapper = format!("strace -o trace -e trace=waitid -e inject=waitid:signal=KILL:when={number}");
+        let ran = test.run_under(&wrapper, restore);
+        if ran.code == Some(0) {
+            assert!(number > 7, "killed in the first moments only: {number}");
+            break;
+        }
+        assert_eq!(ran.signal, Some(9), "{ran:?}");
+        let restored = cluster.adopt("wanted");
+        eventually("what it started has ended", || cluster.psql("postgres", ours) == "0");
+        for line in cluster.psql("postgres", scratch).lines() {
+            let (name, comment) = line.split_once('|').unwrap();
+            // The comment is the statement after the one that makes the database.
+            assert!(comment.is_empty() || comment.starts_with("db-backup-tools scratch database"), "{line}");
+            drop(cluster.adopt(name));
+        }
+        if !restored.exists() {
+            test.run(restore).ok();
+        }
+        assert_eq!(restored.dump(), database.dump(), "killed at wait {number}");
     }
 }
 
