@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::support::strace::for_each_step;
 use crate::support::tool::files_below;
-use crate::support::{Database, SHARED, Step, Test, Traced, sample_database};
+use crate::support::{Cluster, Database, SHARED, Step, Test, Traced, eventually, sample_database};
 
 /// A database whose backup is quickly made.
-fn tiny_database() -> Database {
+pub fn tiny_database() -> Database {
     let database = SHARED.create_database();
     database.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 500) g");
     database
@@ -22,6 +22,14 @@ fn sha256sum(file: &Path) -> String {
     let output = Command::new("sha256sum").arg(file).output().unwrap();
     assert!(output.status.success(), "sha256sum {}", file.display());
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+/// A test of one target with other storages than the usual one: lines of YAML.
+pub fn with_storages(test: Test, lines: &str) -> Test {
+    let config = fs::read_to_string(test.path("backup.yml")).unwrap();
+    let (head, tail) = config.split_once("  local:").unwrap();
+    test.write("backup.yml", &format!("{head}{lines}targets:{}", tail.split_once("targets:").unwrap().1));
+    test
 }
 
 /// The ids of the manifests below a storage. Each must have its artifact, to the byte.
@@ -115,27 +123,20 @@ fn survive_backups(steps: &[Step], storages: &[&str], fresh: impl Fn() -> Traced
 #[test]
 fn a_backup_killed_at_any_step_is_whole_or_not_listed() {
     let database = tiny_database();
-    let fresh = || Traced::new(Test::of(&database));
+    let one = "  storage: { type: local, path: '{storage}' }\n";
+    let fresh = || Traced::new(with_storages(Test::of(&database), one));
     let steps = fresh().steps(["backup"]);
     let renames = steps.iter().filter(|step| step.call.starts_with("rename")).count();
     assert_eq!(renames, 3, "artifact, inventory, manifest: {steps:?}");
-    survive_backups(&steps, &["storage"], || {
-        let test = fresh();
-        let text = fs::read_to_string(test.path("backup.yml")).unwrap();
-        test.write("backup.yml", &text.replace("  local: {", "  storage: {"));
-        test
-    });
+    survive_backups(&steps, &["storage"], fresh);
 }
 
 #[test]
 fn a_backup_killed_between_two_storages_is_whole_in_each_that_lists_it() {
     let database = tiny_database();
     let fresh = || {
-        let test = Test::of(&database).target_option("storages: [one, two]");
-        let text = fs::read_to_string(test.path("backup.yml")).unwrap();
-        let two = "  one: { type: local, path: '{dir}/one' }\n  two: { type: local, path: '{dir}/two' }\ntargets:";
-        let (head, tail) = text.split_once("  local:").unwrap();
-        test.write("backup.yml", &format!("{head}{two}{}", tail.split_once("targets:").unwrap().1));
+        let two = "  one: { type: local, path: '{dir}/one' }\n  two: { type: local, path: '{dir}/two' }\n";
+        let test = with_storages(Test::of(&database).target_option("storages: [one, two]"), two);
         for name in ["one", "two"] {
             fs::create_dir(test.path(name)).unwrap();
         }
@@ -235,6 +236,40 @@ fn a_restore_into_a_file_killed_at_any_step_leaves_the_whole_file_or_none() {
         test.run(restore).ok();
         assert_eq!(sha256sum(&file), manifest["content"]["sha256"], "after a kill before {step:?}");
         fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_restore_killed_at_any_moment_leaves_the_whole_database_or_none_of_that_name() {
+    let cluster = Cluster::start();
+    let database = cluster.create_database();
+    database.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 500) g");
+    let test = Traced::new(Test::of(&database));
+    test.run(["backup"]).ok();
+    let restore = ["restore", "app", "--to-database", "wanted"];
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'db-backup-tools%'";
+    let scratch = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname LIKE 'wanted_restoring%'";
+    for number in (1..).step_by(6) {
+        // It waits for its children all along.
+        let wrapper = format!("strace -o trace -e trace=waitid -e inject=waitid:signal=KILL:when={number}");
+        let ran = test.run_under(&wrapper, restore);
+        if ran.code == Some(0) {
+            assert!(number > 7, "killed in the first moments only: {number}");
+            break;
+        }
+        assert_eq!(ran.signal, Some(9), "{ran:?}");
+        let restored = cluster.adopt("wanted");
+        eventually("what it started has ended", || cluster.psql("postgres", ours) == "0");
+        for line in cluster.psql("postgres", scratch).lines() {
+            let (name, comment) = line.split_once('|').unwrap();
+            // The comment is the statement after the one that makes the database.
+            assert!(comment.is_empty() || comment.starts_with("db-backup-tools scratch database"), "{line}");
+            drop(cluster.adopt(name));
+        }
+        if !restored.exists() {
+            test.run(restore).ok();
+        }
+        assert_eq!(restored.dump(), database.dump(), "killed at wait {number}");
     }
 }
 

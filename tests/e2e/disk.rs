@@ -5,9 +5,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::crash::{tiny_database, with_storages};
 use crate::support::strace::for_each_step;
 use crate::support::tool::files_below;
-use crate::support::{Database, Ran, SHARED, Step, Test, Traced, is_root, sample_database};
+use crate::support::{Ran, Step, Test, Traced, is_root, sample_database};
 
 /// A small file system of a test's own. Declare it after its test: it is to go first.
 struct Disk(PathBuf);
@@ -52,22 +53,9 @@ impl Drop for Disk {
     }
 }
 
-fn tiny_database() -> Database {
-    let database = SHARED.create_database();
-    database.psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 500) g");
-    database
-}
-
 /// A test whose storage `local` stands on a disk, in `disk/storage`, with `mount:`.
-fn on_disk(database: &Database) -> Test {
-    with_storages(Test::of(database), "  local: { type: local, path: '{dir}/disk/storage', mount: '{dir}/disk' }\n")
-}
-
-fn with_storages(test: Test, storages: &str) -> Test {
-    let text = fs::read_to_string(test.path("backup.yml")).unwrap();
-    let (head, tail) = text.split_once("  local:").unwrap();
-    test.write("backup.yml", &format!("{head}{storages}targets:{}", tail.split_once("targets:").unwrap().1));
-    test
+fn on_disk(test: Test) -> Test {
+    with_storages(test, "  local: { type: local, path: '{dir}/disk/storage', mount: '{dir}/disk' }\n")
 }
 
 #[track_caller]
@@ -85,8 +73,7 @@ fn says_full(ran: Ran) {
 #[test]
 fn a_disk_that_fills_in_the_middle_of_a_backup_fails_it_and_gets_its_space_back() {
     let database = sample_database();
-    let test = on_disk(&database).target_option("compression: { type: none }");
-    let test = with_storages(test, "  local: { type: local, path: '{dir}/disk/storage', mount: '{dir}/disk' }\n");
+    let test = on_disk(Test::of(&database).target_option("compression: { type: none }"));
     let Some(disk) = Disk::mount(test.path("disk"), "size=3m") else { return };
     let free = disk.free_bytes();
     says_full(test.run(["backup"]).fails(1));
@@ -120,7 +107,7 @@ fn a_disk_that_fills_leaves_the_other_storage_its_backup() {
 #[test]
 fn a_disk_that_is_full_at_any_file_of_a_backup_keeps_none_of_it() {
     let database = tiny_database();
-    let test = on_disk(&database);
+    let test = on_disk(Test::of(&database));
     let Some(disk) = Disk::mount(test.path("disk"), "size=1m") else { return };
     let mut full_at = Vec::new();
     for pages in 0.. {
@@ -169,8 +156,7 @@ fn any_call_on_the_storage_that_fails_fails_the_backup_and_leaves_nothing() {
 #[test]
 fn a_read_only_disk_can_be_listed_and_restored_from_and_says_what_it_is() {
     let database = tiny_database();
-    let test = on_disk(&database).target_option("retention: { keep_last: 1 }");
-    let test = with_storages(test, "  local: { type: local, path: '{dir}/disk/storage', mount: '{dir}/disk' }\n");
+    let test = on_disk(Test::of(&database).target_option("retention: { keep_last: 1 }"));
     let Some(disk) = Disk::mount(test.path("disk"), "size=1m") else { return };
     for _ in 0..2 {
         test.run(["backup", "--no-prune"]).ok();
@@ -190,7 +176,7 @@ fn a_read_only_disk_can_be_listed_and_restored_from_and_says_what_it_is() {
 #[test]
 fn an_unmounted_disk_is_an_error_and_nothing_goes_to_the_disk_below() {
     let database = tiny_database();
-    let test = on_disk(&database);
+    let test = on_disk(Test::of(&database));
     let Some(disk) = Disk::mount(test.path("disk"), "size=1m") else { return };
     test.run(["backup"]).ok();
     drop(disk);
@@ -329,7 +315,7 @@ fn a_storage_that_is_a_dangling_link_is_not_made_anew() {
     let test = Test::of(&database);
     fs::remove_dir(test.storage()).unwrap();
     symlink(test.path("gone"), test.storage()).unwrap();
-    test.run(["backup"]).fails(1).says("app: storage local: ");
-    test.run(["list"]).fails(1);
+    test.run(["backup"]).fails(1).says("app: storage local: ").says("storage is no directory, and no link to one");
+    test.run(["list"]).fails(1).says("storage is not there");
     assert!(!test.path("gone").exists());
 }

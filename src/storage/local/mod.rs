@@ -103,6 +103,10 @@ impl Storage for Local {
                 let cause = format!("can't make {}: {} is not there", self.root.display(), self.parent().display());
                 return Err(Error::new(Kind::StorageDenied, cause).hint(hint));
             }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                let cause = format!("{} is no directory, and no link to one", self.root.display());
+                return Err(Error::new(Kind::StorageDenied, cause).hint("correct `path:`, or what stands there"));
+            }
             Err(error) => return Err(failed(error, "can't make the directory", &self.root)),
         }
         // Without this the first upload would find it out, after the dump has begun.
