@@ -91,7 +91,7 @@ impl Visitor for Gate {
                 }
                 self.pass(b"\n");
             }
-            Token::Stray => return Err(refused("a statement on the line of a COPY")),
+            Token::Stray => return Err(refused("text that psql reads otherwise than it looks")),
         }
         Ok(())
     }
@@ -271,6 +271,26 @@ mod tests {
             }
             assert!(!passed.contains(';'), "{text}");
         }
+    }
+
+    #[test]
+    fn text_that_is_read_otherwise_than_it_looks_is_refused() {
+        let bad = [
+            "-- c\rDROP DATABASE x;\n",
+            "SELECT 1\0 '\n; DROP DATABASE x; --'\n;",
+            "COPY public.t (a) FROM stdin;\nab\0cd\nef\n\\.\n",
+            "COPY public.t (a) FROM stdin;\nab\\.\nlost\n\\.\n",
+            "COPY public.t (a) FROM stdin;\nab\\\\\\.\nlost\n\\.\n",
+        ];
+        for text in bad {
+            assert!(filtered(text, Omit::default()).is_err(), "{text:?}");
+            // However it is cut into pieces.
+            let mut filter = Filter::new(Omit::default());
+            let refused = text.as_bytes().chunks(1).any(|byte| filter.feed(byte).is_err());
+            assert!(refused, "{text:?}");
+        }
+        let good = "COPY public.t (a) FROM stdin;\nab\\\\.\n\\\\.\n.\n\\.\n";
+        assert_eq!(filtered(good, Omit::default()).unwrap(), good);
     }
 
     #[test]

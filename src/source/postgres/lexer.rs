@@ -3,12 +3,13 @@
 //! they look like. Memory is bounded: of a long statement only the beginning is kept.
 //! Source: PostgreSQL documentation, "Lexical Structure" and "COPY", and psql's own scanner.
 
+use super::row_end::RowEnd;
 use memchr::{memchr, memchr2};
 
 use super::statement::{Statement, command_name, is_word};
 
 /// The bytes of a statement's beginning that are kept for whoever looks at it.
-pub(super) const HEAD: usize = 64 << 10;
+pub(super) const HEAD: usize = 256 << 10;
 
 /// The line with which `pg_dump` ends what it wrote.
 const TRAILER: &[u8] = b"-- PostgreSQL database dump complete";
@@ -25,7 +26,8 @@ pub(super) enum Token<'a> {
     RowsEnd,
     /// A whole backslash command, with its line end.
     Command(&'a [u8]),
-    /// Text behind a COPY statement on its own line: psql would run it after the rows. No dump has it.
+    /// Text that psql or a server reads otherwise than it looks, and that no pg_dump writes: a statement
+    /// on the line of a COPY, a NUL, a row that ends like all rows do.
     Stray,
 }
 
@@ -84,6 +86,10 @@ pub(super) struct Lexer {
     /// `standard_conforming_strings` is off: plain quotes have escapes too.
     plain_escapes: bool,
     complete: bool,
+    /// The end of the row so far.
+    row_end: RowEnd,
+    /// Bytes came that no pg_dump writes, and that others read differently.
+    stray: bool,
     /// The dump's own `\restrict` is still to be met by its `\unrestrict`.
     restricted: bool,
 }
@@ -112,6 +118,8 @@ impl Default for Lexer {
             line_start: true,
             plain_escapes: false,
             complete: false,
+            row_end: RowEnd::default(),
+            stray: false,
             restricted: false,
         }
     }
@@ -121,11 +129,15 @@ impl Lexer {
     /// Whether the text ended where a whole dump ends: after pg_dump's trailer line and the end of its
     /// restricted mode, outside of any statement, quote, comment and COPY block.
     pub(super) fn is_complete(&self) -> bool {
-        self.complete && !self.restricted && self.state == State::Sql && self.head.is_empty()
+        self.complete && !self.restricted && !self.stray && self.state == State::Sql && self.head.is_empty()
     }
 
     /// Reads on.
     pub(super) fn feed<V: Visitor>(&mut self, mut text: &[u8], visitor: &mut V) -> Result<(), V::Error> {
+        // psql takes a line as a C string: behind a NUL it reads on in the next one.
+        if memchr(0, text).is_some() {
+            self.tell_stray(visitor)?;
+        }
         while !text.is_empty() {
             let used = match self.state {
                 State::Rows => self.rows(text, visitor)?,
@@ -136,6 +148,11 @@ impl Lexer {
             text = &text[used..];
         }
         Ok(())
+    }
+
+    fn tell_stray<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
+        self.stray = true;
+        visitor.token(Token::Stray)
     }
 
     /// Reads SQL up to the end of a statement, or to what is no SQL; tells of it once.
@@ -182,7 +199,8 @@ impl Lexer {
         match self.state {
             State::Sql => return self.sql_byte(byte),
             State::LineComment => {
-                if byte == b'\n' {
+                // psql ends a comment at either.
+                if matches!(byte, b'\n' | b'\r') {
                     // Only whole lines count, so that `-- ... complete` in a longer comment is none.
                     if self.line == TRAILER {
                         self.complete = true;
@@ -399,7 +417,7 @@ impl Lexer {
     fn before_rows<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {
         let end = memchr(b'\n', text).map_or(text.len(), |at| at + 1);
         if !text[..end].trim_ascii().is_empty() {
-            visitor.token(Token::Stray)?;
+            self.tell_stray(visitor)?;
         }
         visitor.token(Token::Sql(&text[..end]))?;
         if text[end - 1] == b'\n' {
@@ -421,12 +439,16 @@ impl Lexer {
                 self.line_start = false;
                 self.line.extend_from_slice(&line[..line.len().min(5 - self.line.len().min(5))]);
             }
+            self.row_end = self.row_end.after(line.strip_suffix(b"\n").unwrap_or(line));
             let Some(end) = end else { break };
             let last = matches!(self.line.as_slice(), b"\\.\n" | b"\\.\r\n");
             self.line.clear();
             self.line_start = true;
             at = end;
             lines += 1;
+            if std::mem::take(&mut self.row_end).is_mark() && !last {
+                self.tell_stray(visitor)?;
+            }
             if last {
                 visitor.token(Token::Rows(&text[..at], lines))?;
                 self.state = State::Sql;

@@ -10,6 +10,7 @@ mod facts;
 mod filter;
 mod lexer;
 mod restore;
+mod row_end;
 mod scratch;
 mod statement;
 
