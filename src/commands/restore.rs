@@ -301,7 +301,12 @@ fn into_place(
     read_into(choice, &mut sink, &load)?;
     let staged = sink.finish()?;
     cx.cancel.check()?;
-    staged.publish()
+    let published = staged.publish()?;
+    for text in &published.warnings {
+        warn(cx, choice.unit.as_str(), text);
+    }
+    item.warnings.extend(published.warnings);
+    Ok(published.place)
 }
 
 fn describe(target: &Target, to: &Destination) -> String {

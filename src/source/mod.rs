@@ -140,10 +140,19 @@ pub trait Sink: Write + Send {
     fn finish(self: Box<Self>) -> Result<Box<dyn Staged>>;
 }
 
+/// What a restore came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Where it is, for a person: `database app_restored`.
+    pub place: String,
+    /// What is not as it was in the source, one clause each.
+    pub warnings: Vec<String>,
+}
+
 /// A restored unit in its scratch place. Dropped without [`Staged::publish`] it is removed.
 pub trait Staged: Send {
-    /// Gives it the wanted name. What is said for a person comes back: `database app_restored`.
-    fn publish(self: Box<Self>) -> Result<String>;
+    /// Gives it the wanted name.
+    fn publish(self: Box<Self>) -> Result<Published>;
 
     /// Removes it.
     fn discard(self: Box<Self>) -> Result<()>;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::client::{Psql, quote_array, quote_literal};
+use super::scratch::MARK;
 use crate::error::Result;
 use crate::host::Context;
 use crate::source::StageOptions;
@@ -200,6 +201,10 @@ pub(super) struct Receiver {
     pub can_create: bool,
     pub exists: bool,
     pub sessions: u64,
+    /// What the database of the wanted name has beside its content: settings and privileges.
+    pub own_settings: Vec<String>,
+    /// Scratch databases of ours that nobody is connected to.
+    pub leftovers: Vec<String>,
     pub missing_roles: Vec<String>,
     pub missing_tablespaces: Vec<String>,
     pub missing_extensions: Vec<String>,
@@ -219,6 +224,13 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
            'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
            'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND backend_type <> 'autovacuum worker'),
+           'own_settings', (SELECT coalesce(json_agg(x), '[]') FROM (
+              SELECT unnest(s.setconfig) AS x FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+               WHERE d.datname = {wanted}
+              UNION ALL SELECT 'privileges ' || datacl::text FROM pg_database WHERE datname = {wanted} AND datacl IS NOT NULL) own),
+           'leftovers', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
+              WHERE shobj_description(d.oid, 'pg_database') LIKE {mark} || '%'
+                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)),
            'missing_roles', {},
            'missing_tablespaces', {},
            'missing_extensions', {});",
@@ -226,6 +238,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
         missing(&facts.tablespaces, "SELECT spcname FROM pg_tablespace"),
         missing(&extensions, "SELECT name FROM pg_available_extensions"),
         wanted = quote_literal(wanted),
+        mark = quote_literal(MARK),
     );
     admin.ask(&sql, "asking the receiving server", cx)
 }

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use super::client::{Psql, quote_identifier, quote_literal};
+use super::client::{Psql, Version, quote_identifier, quote_literal};
 use super::diagnosis;
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::{Filter, Omit};
@@ -15,8 +15,7 @@ use crate::host::cancel::Cancel;
 use crate::host::files;
 use crate::host::process::Child;
 use crate::names::hex;
-use crate::observe::Event;
-use crate::source::{Sink, StageOptions, Staged};
+use crate::source::{Published, Sink, StageOptions, Staged};
 
 /// What a look at the destination decided.
 pub(super) struct Arrival {
@@ -25,6 +24,8 @@ pub(super) struct Arrival {
     pub wanted: String,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
+    /// The receiving server's major version.
+    pub server_major: u32,
     /// The scratch database's owner; none with `--no-owner`.
     pub owner: Option<String>,
     pub omit: Omit,
@@ -46,18 +47,37 @@ pub(super) fn examine(
     if receiver.exists {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
-    let mut warnings = Vec::new();
-    let major = |text: &str| super::client::Version::parse(text).map(|version| version.major);
-    if let (Some(from), Some(to)) = (dump_version.and_then(major), major(&receiver.server_version))
-        && from > to
-    {
-        warnings.push(format!(
+    let major = |text: &str| Version::parse(text).map_or(0, |version| version.major);
+    let (from, to) = (dump_version.map_or(0, major), major(&receiver.server_version));
+    let warnings = remarks(wanted, from, to, &receiver, &facts);
+    let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
+    let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
+    let wanted = wanted.to_owned();
+    Ok(Arrival { admin, wanted, replaces_empty: receiver.exists, server_major: to, owner, omit, facts, warnings })
+}
+
+/// What a person should know before the restore begins.
+fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &RestoreFacts) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if from > to {
+        remarks.push(format!(
             "the dump comes from server version {from}, the receiving server is {to}: it may not understand all of it"
         ));
     }
-    let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
-    let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
-    Ok(Arrival { admin, wanted: wanted.to_owned(), replaces_empty: receiver.exists, owner, omit, facts, warnings })
+    if !facts.settings.is_empty() {
+        let settings = facts.settings.join(", ");
+        remarks
+            .push(format!("settings of the database itself are not put back: {settings}; set them with ALTER DATABASE ... SET"));
+    }
+    if !receiver.own_settings.is_empty() {
+        let own = receiver.own_settings.join(", ");
+        remarks.push(format!("the empty database {wanted} is replaced, and its own settings and privileges go with it: {own}"));
+    }
+    for name in &receiver.leftovers {
+        let name = quote_identifier(name);
+        remarks.push(format!("{name} is what an interrupted restore left; unless one is at work: DROP DATABASE {name};"));
+    }
+    remarks
 }
 
 fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions) -> Result<()> {
@@ -129,7 +149,7 @@ impl PlainSink {
     /// Makes the scratch database and starts psql on it.
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
         let name = scratch_name(&arrival.wanted)?;
-        let scratch = Scratch::create(arrival.admin.clone(), name, &arrival.facts, arrival.owner.as_deref(), cx)?;
+        let scratch = Scratch::create(&arrival, name, cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.
@@ -197,12 +217,12 @@ impl Sink for PlainSink {
                 .hint("verify the backup, and take another one"))
         };
         whole.map_err(|error| error.step("load"))?;
-        for view in self.filter.omitted_refreshes() {
-            let text = format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};");
-            self.cx.observer.event(Event::Warning { target: Some(self.arrival.wanted.clone()), text });
-        }
+        let told = |view: &String| {
+            format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};")
+        };
+        let warnings = self.filter.omitted_refreshes().iter().map(told).collect();
         let Self { scratch, arrival, cx, .. } = *self;
-        Ok(Box::new(StagedDatabase { scratch, arrival, cx }))
+        Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
     }
 }
 
@@ -226,21 +246,22 @@ fn load_failed(psql: &mut Child, error: io::Error) -> Error {
 struct StagedDatabase {
     scratch: Scratch,
     arrival: Arrival,
+    warnings: Vec<String>,
     cx: Context,
 }
 
 impl Staged for StagedDatabase {
-    fn publish(self: Box<Self>) -> Result<String> {
-        let Self { scratch, arrival, cx } = *self;
+    fn publish(self: Box<Self>) -> Result<Published> {
+        let Self { scratch, arrival, mut warnings, cx } = *self;
         let Arrival { admin, wanted, replaces_empty, .. } = arrival;
         let former = if replaces_empty { Some(scratch_name(&wanted)?) } else { None };
         scratch.publish(&wanted, former.as_deref(), &cx)?;
         if let Some(former) = former {
             // It is published: what is left to do is clean-up, whoever interrupts now.
             let cx = cx.with_cancel(Cancel::for_clean_up()?);
-            drop_former(&admin, &former, &wanted, &cx);
+            warnings.extend(drop_former(&admin, &former, &wanted, &cx));
         }
-        Ok(format!("database {wanted}"))
+        Ok(Published { place: format!("database {wanted}"), warnings })
     }
 
     fn discard(self: Box<Self>) -> Result<()> {
@@ -248,8 +269,9 @@ impl Staged for StagedDatabase {
     }
 }
 
-/// The empty database that had the name: dropped only when nothing came into it in the meantime.
-fn drop_former(admin: &Psql, former: &str, wanted: &str, cx: &Context) {
+/// The empty database that had the name: dropped only when nothing came into it in the meantime. A
+/// warning says that it is kept.
+fn drop_former(admin: &Psql, former: &str, wanted: &str, cx: &Context) -> Option<String> {
     let dropped = match facts::contents(&admin.on(former), cx) {
         Ok(objects) if objects.is_empty() => {
             admin.run(&format!("DROP DATABASE {};", quote_identifier(former)), "dropping the empty database", cx).map(drop)
@@ -257,10 +279,7 @@ fn drop_former(admin: &Psql, former: &str, wanted: &str, cx: &Context) {
         Ok(_) => Err(Error::new(Kind::Refused, "something was created in it during the restore")),
         Err(error) => Err(error),
     };
-    if let Err(error) = dropped {
-        let text = format!("the database that was {wanted} before is kept as {former}: {error}");
-        cx.observer.event(Event::Warning { target: Some(wanted.to_owned()), text });
-    }
+    dropped.err().map(|error| format!("the database that was {wanted} before is kept as {former}: {error}"))
 }
 
 /// A name that no database has: the wanted one's beginning, so that a person knows what it is.

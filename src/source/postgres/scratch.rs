@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::client::{Psql, quote_identifier, quote_literal};
-use super::facts::RestoreFacts;
+use super::restore::Arrival;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
@@ -27,7 +27,8 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Makes an empty database with the recorded encoding and locale; `owner` is none with `--no-owner`.
-    pub(super) fn create(admin: Psql, name: String, facts: &RestoreFacts, owner: Option<&str>, cx: &Context) -> Result<Self> {
+    pub(super) fn create(arrival: &Arrival, name: String, cx: &Context) -> Result<Self> {
+        let Arrival { admin, facts, owner, server_major, .. } = arrival;
         let mut options = vec![
             ("ENCODING", facts.encoding.as_str()),
             ("LC_COLLATE", facts.locale.as_str()),
@@ -37,18 +38,21 @@ impl Scratch {
             let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
             options.push(("LOCALE_PROVIDER", provider));
             options.push((keyword, facts.provider_locale.as_deref().unwrap_or_default()));
+        } else if *server_major >= 15 {
+            // Without it the receiving cluster's own provider would sort instead.
+            options.push(("LOCALE_PROVIDER", "libc"));
         }
         let options: String = options
             .iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value)))
-            .chain(owner.map(|owner| format!(" OWNER {}", quote_identifier(owner))))
+            .chain(owner.iter().map(|owner| format!(" OWNER {}", quote_identifier(owner))))
             .collect();
         let sql = format!("CREATE DATABASE {} TEMPLATE template0{options}", quote_identifier(&name));
         let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", admin.application));
         let script = format!("{sql};\nCOMMENT ON DATABASE {} IS {comment};", quote_identifier(&name));
         // Armed before the database is there: a cancel may meet the statement under way.
-        let scratch = Self { admin, name, cx: cx.clone(), armed: true };
+        let scratch = Self { admin: admin.clone(), name, cx: cx.clone(), armed: true };
         scratch.admin.run(&script, "making the scratch database", cx).map_err(|error| error.step("scratch"))?;
         Ok(scratch)
     }
