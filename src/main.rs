@@ -1,5 +1,6 @@
 //! `db-backup-tools`: hand the process's world to [`db_backup_tools::run`], and end with its code.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,16 +10,15 @@ use db_backup_tools::report::Stream;
 use db_backup_tools::{World, run};
 
 fn main() -> ExitCode {
-    let env = Env::of_process();
-    let (stdout, stderr) = (Stream::stdout(&env), Stream::stderr(&env));
-    let cancel = Cancel::new().and_then(|cancel| signals::watch(&cancel).map(|()| cancel));
-    match cancel {
+    match Cancel::new().and_then(|cancel| signals::watch(&cancel).map(|()| cancel)) {
         Ok(cancel) => {
             let args: Vec<_> = std::env::args_os().collect();
+            let env = Env::of_process();
+            let (stdout, stderr) = (Stream::stdout(&env, &cancel), Stream::stderr(&env, &cancel));
             ExitCode::from(run(&args, World { clock: Arc::new(SystemClock), env, cancel, stdout, stderr }))
         }
         Err(error) => {
-            let _ = stderr.put(format!("error: {error}\n").as_bytes());
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

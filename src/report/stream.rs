@@ -6,7 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::host::Env;
+use crate::host::pipe::Pipe;
+use crate::host::{Cancel, Env};
 
 type Width = Arc<dyn Fn() -> Option<usize> + Send + Sync>;
 
@@ -30,21 +31,22 @@ impl Stream {
         Self { width: Some(Arc::new(move || Some(columns))), color: wants_color(env), ..self }
     }
 
-    /// The process's standard output.
-    pub fn stdout(env: &Env) -> Self {
-        Self::of_process(io::stdout(), env)
+    /// The process's standard output. A reader that stands still holds a write no longer than until the
+    /// token's cancel.
+    pub fn stdout(env: &Env, cancel: &Cancel) -> Self {
+        Self::of_process(io::stdout, env, cancel)
     }
 
-    /// The process's standard error.
-    pub fn stderr(env: &Env) -> Self {
-        Self::of_process(io::stderr(), env)
+    /// The process's standard error; likewise.
+    pub fn stderr(env: &Env, cancel: &Cancel) -> Self {
+        Self::of_process(io::stderr, env, cancel)
     }
 
-    fn of_process<W: Write + IsTerminal + AsFd + Send + Sync + Copyable + 'static>(writer: W, env: &Env) -> Self {
-        if !writer.is_terminal() {
+    fn of_process<W: IsTerminal + AsFd + Send + Sync + 'static>(handle: impl Fn() -> W, env: &Env, cancel: &Cancel) -> Self {
+        let (writer, again) = (Pipe::new(handle(), cancel.clone()), handle());
+        if !again.is_terminal() {
             return Self::new(writer);
         }
-        let again = writer.again();
         let columns = move || rustix::termios::tcgetwinsize(again.as_fd()).ok().map(|size| usize::from(size.ws_col));
         // A terminal of width 0 does not know its width.
         let width: Width = Arc::new(move || columns().filter(|columns| *columns > 0));
@@ -91,23 +93,6 @@ impl Write for Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Stream(terminal: {}, color: {})", self.is_terminal(), self.color)
-    }
-}
-
-/// A second handle on the same stream, to ask for its width.
-trait Copyable {
-    fn again(&self) -> Self;
-}
-
-impl Copyable for io::Stdout {
-    fn again(&self) -> Self {
-        io::stdout()
-    }
-}
-
-impl Copyable for io::Stderr {
-    fn again(&self) -> Self {
-        io::stderr()
     }
 }
 

@@ -466,7 +466,7 @@ fn json_is_there_on_errors_too() {
     let mut outcome = outcome("backup", Items::Backups(vec![backup("app", "failed")]));
     outcome.problems = vec![problem(Severity::Failure)];
     insta::assert_snapshot!(shown(json, &outcome, FAILED), @r#"
-    {"schema":1,"command":"backup","exit_code":1,"outcome":"failed","dry_run":false,"started":"2026-06-12T03:00:00Z","finished":"2026-06-12T03:00:41Z","items":[{"unit":"app","status":"failed","id":null,"run":"20260612_030000Z","bytes":0,"content_bytes":0,"seconds":40.6,"storages":["local","offsite"],"detail":null,"warnings":[],"pruned":[]}],"problems":[{"severity":"failure","kind":"child","target":"app","step":"dump","storage":null,"cause":"pg_dump exited with code 1: ERROR:  permission denied\nLINE 1:\tx","hint":"grant select, or use another user"}]}
+    {"schema":1,"command":"backup","exit_code":1,"outcome":"failed","dry_run":false,"started":"2026-06-12T03:00:00Z","finished":"2026-06-12T03:00:41Z","items":[{"unit":"app","status":"failed","id":null,"run":"20260612_030000Z","bytes":0,"content_bytes":0,"seconds":40.6,"storages":["local","offsite"],"copies":[],"detail":null,"warnings":[],"pruned":[]}],"problems":[{"severity":"failure","kind":"child","target":"app","step":"dump","storage":null,"cause":"pg_dump exited with code 1: ERROR:  permission denied\nLINE 1:\tx","hint":"grant select, or use another user"}]}
     --- stderr
     app: failed
     error: app: dump: pg_dump exited with code 1: ERROR:  permission denied

@@ -287,3 +287,22 @@ fn a_sigkilled_program_leaves_nothing_listed_and_the_next_run_works() {
     test.run(["backup"]).ok();
     assert_eq!(test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_run_whose_output_nobody_reads_ends_all_the_same() {
+    let database = small_database();
+    // A pipe that is full from the beginning, and whose other end nobody reads: `| less`, a dead logger.
+    let stuck = "mkfifo full && exec 3<>full && head -c 65536 /dev/zero >&3 && exec \"$@\" >&3 2>&3";
+    for arguments in [["backup", "--no-prune"], ["list", "--json"]] {
+        let test = Test::of(&database).under(["bash", "-c", stuck, "bash"]);
+        let mut running = test.spawn(arguments);
+        // Blocked in its first word to us: poll, or a write before the mend.
+        let waits = || {
+            let state = fs::read_to_string(format!("/proc/{}/syscall", running.pid().as_raw_nonzero())).unwrap_or_default();
+            ["1 0x", "7 0x", "271 0x"].iter().any(|call| state.starts_with(call))
+        };
+        eventually("it waits for room", waits);
+        running.kill(Signal::TERM);
+        assert!(running.ends_within(SOON), "{arguments:?} is still there");
+    }
+}

@@ -236,7 +236,7 @@ fn storages_hosts_and_names_choose_what_is_shown() {
     assert_eq!(shown(&["--host", "web"]), "");
     assert_eq!(shown(&["shop"]), "");
     test.run_at(NOW, ["list", "ap"]).fails(4).says("did you mean app");
-    test.run_at(NOW, ["list", "--storage", "nowhere"]).fails(4).says("local, offsite");
+    test.run_at(NOW, ["list", "--storage", "nowhere"]).fails(4).says("local and offsite");
     test.run_at(NOW, ["list", "[", "--json"]).fails(2);
 }
 

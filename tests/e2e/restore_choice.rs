@@ -147,7 +147,7 @@ fn a_storage_that_can_not_be_listed_stops_and_from_goes_on() {
     test.run(["restore", "app", "--output", "-"]).fails(1).says("far").says("--from").says("near");
     assert_eq!(chosen(&test, &["--from", "near"]), "5");
     test.run(["restore", "app", "--from", "far", "--output", "-"]).fails(1);
-    test.run(["restore", "app", "--from", "faraway", "--output", "-"]).fails(4).says("near, far");
+    test.run(["restore", "app", "--from", "faraway", "--output", "-"]).fails(4).says("near and far");
     fs::rename(test.path("unmounted"), &far).unwrap();
     // One copy is bad: the other one is read.
     let name = test.stored_one(".sql.gz");

@@ -98,7 +98,7 @@ fn a_storage_whose_disk_is_not_mounted_gets_nothing() {
 fn a_file_in_a_storages_place_is_said_so_and_left_alone() {
     let database = small_database();
     let test = with_second(&database, "{ type: local, path: '{dir}/second' }").file("second", "not a directory");
-    one_of_two_fails(&test, "can't make the directory", "");
+    one_of_two_fails(&test, "is no directory, and no link to one", "correct `path:`");
     assert_eq!(fs::read_to_string(test.path("second")).unwrap(), "not a directory");
 }
 
