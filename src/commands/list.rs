@@ -272,7 +272,7 @@ impl Listing<'_> {
             });
             let result = verify::verify(store, &copy.entry, &manifest, &unit, self.cx);
             let said = match &result {
-                Ok(Verdict::Proven(_)) => "every byte is as it was written",
+                Ok(Verdict::Proven(_) | Verdict::NotKept(_)) => "every byte is as it was written",
                 Ok(Verdict::Deleted) => "deleted while it was read",
                 Err(_) => "NOT PROVEN",
             };
@@ -290,6 +290,11 @@ impl Listing<'_> {
                     if !matches!(seen, Seen::Suspicious(_)) {
                         *seen = Seen::Whole(manifest);
                     }
+                }
+                // Nothing is wrong with the backup; the next look will ask for a proof again.
+                Ok(Verdict::NotKept(error)) => {
+                    problems.push(Problem::of(&error.target(&unit), Severity::Partial));
+                    *seen = Seen::Whole(manifest);
                 }
                 Err(error) => {
                     let error = error.target(&unit);

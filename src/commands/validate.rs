@@ -6,11 +6,12 @@ use std::io::Read;
 use crate::commands::stores::{Store, source_of};
 use crate::commands::{Found, is_interrupted, readable};
 use crate::config::model::{Config, Target};
-use crate::error::{Error, Kind, Result};
-use crate::host::{Context, files};
+use crate::error::{Error, Kind, Result, from_io};
+use crate::host::{Cancel, Context, files};
 use crate::names::{Key, RunId, hex, prefix_of_run};
 use crate::outcome::{CheckItem, Items, Problem, Severity};
 use crate::quantity::show_bytes;
+use crate::storage::{ObjectMeta, Storage};
 
 /// What is written, read and deleted in a storage as a test.
 const PROBE: &[u8] = b"db-backup-tools was here to see whether it can write; this file may be deleted\n";
@@ -76,31 +77,11 @@ fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec
         let key: Key = format!("{directory}probe-{}", hex(&files::random_bytes::<8>()?))
             .parse()
             .map_err(|error| Error::new(Kind::Internal, "can't name a probe").source(error))?;
-        storage.put_new(&key, PROBE, cx)?;
-        let read_back = (|| {
-            let mut bytes = Vec::new();
-            let mut reader = storage.read(&key, 0, cx)?.take(PROBE.len() as u64 + 1);
-            reader
-                .read_to_end(&mut bytes)
-                .map_err(|error| crate::error::from_io(error, Kind::Storage, "can't read the probe back"))?;
-            let mut listed = false;
-            storage.list(
-                key.as_str(),
-                &mut |meta| {
-                    listed |= meta.key == key;
-                    Ok(())
-                },
-                cx,
-            )?;
-            match (bytes == PROBE, listed) {
-                (true, true) => Ok(()),
-                (false, _) => Err(Error::new(Kind::Storage, "what was read back is not what was written")),
-                (_, false) => Err(Error::new(Kind::Storage, "what was written is not listed")),
-            }
-        })();
-        // Deleted whatever the reading said; a storage that only grows needs no permission for it.
-        let deleted: Result<()> = storage.delete(&[key], cx).into_iter().collect();
-        read_back?;
+        let written = storage.put_new(&key, PROBE, cx).and_then(|_| read_back(storage, &key, cx));
+        // Deleted whatever came of it, a signal too; a storage that only grows needs no permission for it.
+        let clean_up = cx.with_cancel(Cancel::for_clean_up()?);
+        let deleted: Result<()> = storage.delete(&[key], &clean_up).into_iter().collect();
+        written?;
         if store.config.prune {
             deleted?;
         }
@@ -109,4 +90,21 @@ fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec
         Ok(details)
     };
     tried().map_err(|error| error.storage(store.name()).step("probe"))
+}
+
+fn read_back(storage: &dyn Storage, key: &Key, cx: &Context) -> Result<()> {
+    let mut bytes = Vec::new();
+    let mut reader = storage.read(key, 0, cx)?.take(PROBE.len() as u64 + 1);
+    reader.read_to_end(&mut bytes).map_err(|error| from_io(error, Kind::Storage, "can't read the probe back"))?;
+    let mut listed = false;
+    let mut each = |meta: ObjectMeta| {
+        listed |= meta.key == *key;
+        Ok(())
+    };
+    storage.list(key.as_str(), &mut each, cx)?;
+    match (bytes == PROBE, listed) {
+        (true, true) => Ok(()),
+        (false, _) => Err(Error::new(Kind::Storage, "what was read back is not what was written")),
+        (_, false) => Err(Error::new(Kind::Storage, "what was written is not listed")),
+    }
 }

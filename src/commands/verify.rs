@@ -47,8 +47,10 @@ fn damaged(store: &Store<'_>, key: &str, error: &Error) -> Error {
 }
 
 /// What a verification came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Verdict {
+    /// Every byte is as it was written, and the storage did not take the verdict.
+    NotKept(Error),
     /// Every byte is as it was written; said beside it, with this time.
     Proven(RunId),
     /// Somebody deleted it meanwhile: nothing is said of it.
@@ -86,7 +88,7 @@ pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit
     }
     match written {
         // Two verifications in one second that agree are one.
-        Err(error) if error.kind() != Kind::Exists => Err(error.storage(store.name()).step("verdict")),
+        Err(error) if error.kind() != Kind::Exists => Ok(Verdict::NotKept(error.storage(store.name()).step("verdict"))),
         _ => Ok(Verdict::Proven(at)),
     }
 }

@@ -167,6 +167,9 @@ fn a_read_only_disk_can_be_listed_and_restored_from_and_says_what_it_is() {
     test.run(["prune"]).fails(3).says("app: storage local: ").says("the file system is read-only: remount it");
     assert_eq!(test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().len(), 2);
     test.run(["restore", "app", "--output", test.path("out.sql").to_str().unwrap()]).ok();
+    // The bytes are right; only the verdict can't be kept, and so nothing is proven for the next look.
+    let verified = test.run(["list", "--verify", "--json"]).fails(3).says("the file system is read-only: remount it").json();
+    assert_eq!((&verified["items"][0]["state"], &verified["items"][0]["proven"]), (&"whole".into(), &serde_json::Value::Null));
     assert_eq!(files_below(&disk.0), before);
     disk.remount("rw");
     test.run(["prune"]).ok();
