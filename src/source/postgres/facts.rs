@@ -229,7 +229,9 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
                WHERE d.datname = {wanted}
               UNION ALL SELECT 'privileges ' || datacl::text FROM pg_database WHERE datname = {wanted} AND datacl IS NOT NULL) own),
            'leftovers', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
-              WHERE shobj_description(d.oid, 'pg_database') LIKE {mark} || '%'
+              -- A kill between making and marking it leaves the name alone.
+              WHERE (shobj_description(d.oid, 'pg_database') LIKE {mark} || '%'
+                     OR (datname ~ '_restoring_[0-9a-f]{{12}}$' AND shobj_description(d.oid, 'pg_database') IS NULL))
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)),
            'missing_roles', {},
            'missing_tablespaces', {},
