@@ -18,7 +18,7 @@ pub struct Config {
     pub timezone: Tz,
     /// The first level in every storage.
     pub host: HostName,
-    /// Locks and the journal of things to undo; losing it loses no backup.
+    /// Locks; losing it loses no backup.
     pub state_dir: PathBuf,
     /// A log file for each run is written here.
     pub log_dir: Option<PathBuf>,
