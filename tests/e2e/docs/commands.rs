@@ -34,12 +34,10 @@ impl Machine {
         fs::write(&passwords, format!("localhost:*:*:postgres:{SUPERUSER_PASSWORD}\n")).unwrap();
         fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).unwrap();
         let server = Cluster::start();
+        // As on Debian, the superuser has no password yet.
         server.psql(
             "postgres",
-            &format!(
-                "CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{SUPERUSER_PASSWORD}'; CREATE ROLE shop_owner;
-                 CREATE DATABASE shop OWNER shop_owner"
-            ),
+            "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE shop_owner; CREATE DATABASE shop OWNER shop_owner",
         );
         let sample = repository().join("scripts/sample.sql");
         server.psql("shop", &format!("SET SESSION AUTHORIZATION shop_owner;\n\\o /dev/null\n\\i '{}'", sample.display()));
