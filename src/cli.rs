@@ -41,7 +41,9 @@ Exit codes, the first that applies:
   3              done in part: a storage was missed, pruning failed, or data is in doubt
   0              done
 
-Begin with:  db-backup-tools generate -o backup.yml && db-backup-tools validate --connect";
+Begin with:
+  db-backup-tools generate -o backup.yml    # a commented sample: edit it
+  db-backup-tools validate --connect";
 
 /// Options that stand before or after the command.
 #[derive(Debug, Clone, Args)]

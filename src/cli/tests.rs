@@ -55,7 +55,9 @@ fn help_of_the_program() {
       3              done in part: a storage was missed, pruning failed, or data is in doubt
       0              done
 
-    Begin with:  db-backup-tools generate -o backup.yml && db-backup-tools validate --connect
+    Begin with:
+      db-backup-tools generate -o backup.yml    # a commented sample: edit it
+      db-backup-tools validate --connect
     ");
 }
 
