@@ -14,7 +14,7 @@ use crate::host::Context;
 use crate::host::{files, lock};
 use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
 use crate::observe::Event;
-use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneItem, Severity};
+use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneDecision, PruneItem, Severity, UnitStatus};
 use crate::plan::{self, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
 use crate::stage::pool::Pool;
@@ -114,7 +114,7 @@ impl Work<'_> {
     fn item(&self, unit: &PlannedUnit<'_>) -> BackupItem {
         BackupItem {
             unit: unit.unit.to_string(),
-            status: "failed",
+            status: UnitStatus::Failed,
             id: None,
             run: self.run,
             bytes: 0,
@@ -134,7 +134,7 @@ impl Work<'_> {
         let looked = source_of(unit.target).probe(&unit.unit, self.cx).and_then(readable);
         match looked {
             Ok(probe) => {
-                item.status = "planned";
+                item.status = UnitStatus::Planned;
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
                 item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
                 let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
@@ -148,7 +148,7 @@ impl Work<'_> {
     fn unit(&self, unit: &PlannedUnit<'_>) -> Done {
         let mut item = self.item(unit);
         if is_interrupted(self.cx) {
-            item.status = "skipped";
+            item.status = UnitStatus::Skipped;
             return (item, Vec::new());
         }
         let begun = Instant::now();
@@ -159,7 +159,7 @@ impl Work<'_> {
         }
         item.seconds = begun.elapsed().as_secs_f64();
         let summary = summary(&item, begun.elapsed());
-        let ok = matches!(item.status, "ok" | "partial");
+        let ok = item.status.is_stored();
         self.cx.observer.event(Event::UnitFinished { unit: unit.unit.clone(), ok, summary });
         (item, problems)
     }
@@ -171,9 +171,9 @@ impl Work<'_> {
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
         item.status = match (committed.is_empty(), failed.is_empty()) {
-            (true, _) => "failed",
-            (false, false) => "partial",
-            (false, true) => "ok",
+            (true, _) => UnitStatus::Failed,
+            (false, false) => UnitStatus::Partial,
+            (false, true) => UnitStatus::Ok,
         };
         problems.extend(failed.into_iter().map(|error| Problem::of(&error.target(&unit.unit), severity)));
         problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
@@ -275,7 +275,7 @@ impl Work<'_> {
     fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>) -> (Vec<PruneItem>, Vec<Problem>) {
         let policy = unit.target.policy_in(store.config);
         let (items, problems) = prune::unit_in(store, self.config, &unit.unit, policy, false, self.cx);
-        (items.into_iter().filter(|item| item.decision == "delete").collect(), problems)
+        (items.into_iter().filter(|item| item.decision == PruneDecision::Delete).collect(), problems)
     }
 }
 

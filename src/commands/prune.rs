@@ -13,7 +13,7 @@ use crate::config::model::{Config, Policy, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, ObjectName, Role, UnitName};
-use crate::outcome::{Items, Problem, PruneItem, Severity};
+use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
 use crate::plan::Names;
 use crate::retention::{self, Decision};
 use crate::storage::Leftover;
@@ -231,7 +231,7 @@ impl<'a> Work<'a> {
 
     fn delete_by_policy(&mut self, entry: &Entry, item: &mut PruneItem) {
         let mut keep = |reason: &str| {
-            item.decision = "keep";
+            item.decision = PruneDecision::Keep;
             item.reasons = vec![reason.to_owned()];
         };
         if !self.store.config.prune {
@@ -311,7 +311,7 @@ impl<'a> Work<'a> {
             id: id.to_string(),
             started: id.run().time(),
             bytes: None,
-            decision: if goes { "delete" } else { "keep" },
+            decision: if goes { PruneDecision::Delete } else { PruneDecision::Keep },
             reasons: Vec::new(),
             done: false,
         }
@@ -398,9 +398,9 @@ fn by_id(config: &Config, options: &Options, action: Action, when: &When, cx: &C
             started: stem.id.run().time(),
             bytes: None,
             decision: match action {
-                Action::Pin => "pin",
-                Action::Unpin => "unpin",
-                Action::Delete => "delete",
+                Action::Pin => PruneDecision::Pin,
+                Action::Unpin => PruneDecision::Unpin,
+                Action::Delete => PruneDecision::Delete,
             },
             reasons: vec![reason.to_owned()],
             done: ok && !options.dry_run,

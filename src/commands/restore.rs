@@ -19,7 +19,7 @@ use crate::host::pipe::StandardOutput;
 use crate::host::{Context, files, lock};
 use crate::names::{Escaped, HostName, UnitName};
 use crate::observe::Event;
-use crate::outcome::{Items, Problem, RestoreItem, Severity};
+use crate::outcome::{Items, Problem, RestoreItem, RestoreStatus, Severity};
 use crate::plan::{self, Names};
 use crate::quantity::{show_bytes, show_duration};
 use crate::source::{Destination, StageOptions};
@@ -88,7 +88,7 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
         unit: choice.unit.to_string(),
         id: choice.manifest.id,
         storage: choice.store.name().to_owned(),
-        status: "planned",
+        status: RestoreStatus::Planned,
         destination: String::new(),
         bytes: choice.manifest.content.bytes,
         seconds: 0.0,
@@ -114,7 +114,7 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
             Err(_) => String::new(),
         };
         cx.observer.event(Event::UnitFinished { unit, ok: done.is_ok(), summary });
-        item.status = "done";
+        item.status = RestoreStatus::Done;
         item.seconds = took.as_secs_f64();
     }
     item.destination = done?;
