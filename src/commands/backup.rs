@@ -212,7 +212,9 @@ impl Work<'_> {
             let failures = match self.attempt(&job, item.run, &missing) {
                 Ok(attempt) => note(attempt, item),
                 // An earlier attempt served some storages: it is told for each that is still without.
-                Err(error) if !item.storages.is_empty() => missing.iter().map(|store| copy_for(&error, store.name())).collect(),
+                Err(error) if !item.storages.is_empty() => {
+                    missing.iter().map(|store| error.copy().storage(store.name())).collect()
+                }
                 Err(error) => vec![error],
             };
             let (passing, lasting): (Vec<Error>, Vec<Error>) =
@@ -294,15 +296,6 @@ fn note(attempt: Attempt, item: &mut BackupItem) -> Vec<Error> {
         }
     }
     attempt.failed
-}
-
-/// The same failure, told for one storage that is still without the backup.
-fn copy_for(error: &Error, storage: &str) -> Error {
-    let copy = Error::new(error.kind(), error.cause()).storage(storage);
-    match error.hint_text() {
-        Some(hint) => copy.hint(hint),
-        None => copy,
-    }
 }
 
 /// What was done; nothing where nothing was, as a problem says why.

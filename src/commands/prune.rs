@@ -319,8 +319,8 @@ impl<'a> Work<'a> {
 
     /// What is never pruned fills a disk: a person must hear of it.
     fn stopped_by(&mut self, error: &Error) {
-        let stopped = Error::new(error.kind(), format!("nothing is pruned here: {}", error.cause()));
-        self.failed(stopped.hint(error.hint_text().unwrap_or("`list --all` shows it; `prune --delete` removes it")));
+        let stopped = error.restated(format!("nothing is pruned here: {}", error.cause()));
+        self.failed(stopped.hint_if_none("`list --all` shows it; `prune --delete` removes it"));
     }
 
     fn failed(&mut self, error: Error) {

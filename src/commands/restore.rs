@@ -245,8 +245,7 @@ fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, 
                 newest_damage = newest_damage.or(Some(error));
             }
             Some((_, error)) => {
-                let hint = "choose another backup with --at, or another copy with --from";
-                return Err(if error.hint_text().is_some() { error } else { error.hint(hint) });
+                return Err(error.hint_if_none("choose another backup with --at, or another copy with --from"));
             }
             None => return Err(Error::new(Kind::Internal, format!("{} has no copy", chosen.stem.id))),
         }

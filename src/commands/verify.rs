@@ -39,9 +39,9 @@ pub(super) fn read_through(
 
 /// Names the file that is not what it was.
 fn damaged(store: &Store<'_>, key: &str, error: &Error) -> Error {
-    let hint = error.hint_text().unwrap_or("restore another backup (list shows them), and take a new one");
-    Error::new(Kind::Damaged, format!("{key} in {}: {}", store.storage.describe(), error.cause()))
-        .hint(hint)
+    error
+        .restated(format!("{key} in {}: {}", store.storage.describe(), error.cause()))
+        .hint_if_none("restore another backup (list shows them), and take a new one")
         .storage(store.name())
         .step("read")
 }
