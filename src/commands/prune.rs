@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, ObjectName, Role, UnitName};
 use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
-use crate::plan::Names;
+use crate::plan::{self, Names};
 use crate::retention::{self, Decision};
 use crate::storage::Leftover;
 
@@ -84,8 +84,7 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
                 continue;
             }
         };
-        // Exactly its own: `app.db` has not the policy of a target `app` that is one database.
-        let target = config.targets.iter().find(|target| target.units().contains(unit));
+        let target = plan::target_of(config, unit);
         for listing in &listed {
             let store = listing.store;
             // Without a target there is no policy but the storage's own.

@@ -126,7 +126,8 @@ fn open_stores<'a>(config: &'a Config, names: &Names, options: &Options) -> Resu
     if let Some(from) = &options.from {
         return stores::open_named(config, std::slice::from_ref(from));
     }
-    let target = config.targets.iter().find(|target| target.units().iter().any(|unit| names.matches_unit(unit)));
+    let unit = config.targets.iter().flat_map(Target::units).find(|unit| names.matches_unit(unit));
+    let target = unit.and_then(|unit| plan::target_of(config, &unit));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -276,11 +277,8 @@ fn into_place(
     cx: &Context,
 ) -> Result<String> {
     let target = plan::target_of(config, &choice.unit).ok_or_else(|| {
-        Error::new(
-            Kind::Config,
-            format!("the config has no target {}, so there is no server to restore to", choice.manifest.target),
-        )
-        .hint("add the target to the config, or take the dump alone with --output FILE")
+        Error::new(Kind::Config, format!("the config has no target {}, so there is no server to restore to", choice.unit))
+            .hint("add the target to the config, or take the dump alone with --output FILE")
     })?;
     let source = source_of(target);
     let facts = &choice.manifest.facts;
