@@ -120,7 +120,7 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
             sha256: passed.artifact.sha256.clone(),
         },
         content: ContentFacts { bytes: passed.content.bytes, sha256: passed.content.sha256.clone() },
-        compression: compression_facts(job.target.compression),
+        compression: CompressionFacts::of(job.target.compression),
         encryption: None,
         label: job.label.map(str::to_owned),
         warnings: info.warnings.clone(),
@@ -286,26 +286,6 @@ fn extension(job: &Job<'_>) -> String {
         Compression::None => "",
     };
     format!("{}{compressed}", job.source.extension())
-}
-
-fn compression_facts(compression: Compression) -> CompressionFacts {
-    let (kind, level) = match compression {
-        Compression::Gzip(level) => ("gzip", i32::try_from(level).ok()),
-        Compression::Zstd(level) => ("zstd", Some(level)),
-        Compression::None => ("none", None),
-    };
-    CompressionFacts { kind: kind.to_owned(), level }
-}
-
-/// How an artifact was compressed, as a manifest says it.
-pub(super) fn compression_of(facts: &CompressionFacts) -> Result<Compression> {
-    match facts.kind.as_str() {
-        "gzip" => Ok(Compression::Gzip(6)),
-        "zstd" => Ok(Compression::Zstd(3)),
-        "none" => Ok(Compression::None),
-        other => Err(Error::new(Kind::Damaged, format!("compression {other:?} is not known to this version"))
-            .hint("restore it with a newer version of this program")),
-    }
 }
 
 #[cfg(test)]
