@@ -17,6 +17,7 @@ use crate::observe::Event;
 use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneDecision, PruneItem, Severity, UnitStatus};
 use crate::plan::{self, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
+use crate::source::Source;
 use crate::stage::pool::Pool;
 use crate::storage::ObjectMeta;
 
@@ -177,8 +178,7 @@ impl Work<'_> {
         };
         problems.extend(failed.into_iter().map(|error| Problem::of(&error.target(&unit.unit), severity)));
         problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
-        let wants_prune = |store: &&Store<'_>| committed.iter().any(|name| name == store.name());
-        for store in stores.iter().filter(wants_prune) {
+        for store in stores.iter().filter(|store| committed.iter().any(|name| name == store.name())) {
             if self.options.no_prune || is_interrupted(self.cx) {
                 break;
             }
@@ -192,15 +192,7 @@ impl Work<'_> {
     /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
     fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Vec<Error> {
         let source = source_of(unit.target);
-        let job = Job {
-            config: self.config,
-            target: unit.target,
-            unit: &unit.unit,
-            source: source.as_ref(),
-            pool: &self.pool,
-            label: self.options.label.as_deref(),
-            pin: self.options.pin,
-        };
+        let job = self.job(unit, source.as_ref());
         let mut missing: Vec<&Store<'_>> = stores.iter().collect();
         let mut failed = Vec::new();
         item.run = match self.run_of(&unit.unit, stores) {
@@ -225,21 +217,37 @@ impl Work<'_> {
                 failed.extend(passing);
                 return failed;
             }
-            let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
-            tries += 1;
-            self.cx.observer.event(Event::Retry { unit: unit.unit.clone(), cause: first.to_string(), after });
-            if let Err(interrupted) = self.cx.cancel.sleep(after) {
+            if let Err(interrupted) = self.back_off(&unit.unit, tries, first) {
                 failed.extend(passing);
                 failed.push(interrupted);
                 return failed;
             }
+            tries += 1;
             // A failure without a storage is the source's, and all of them lack it.
-            if passing.iter().all(|error| error.place().storage.is_some()) {
-                let lacks =
-                    |store: &Store<'_>| passing.iter().any(|error| error.place().storage.as_deref() == Some(store.name()));
-                missing.retain(|store| lacks(store));
-            }
+            let lack = |store: &&Store<'_>| {
+                passing.iter().any(|error| error.place().storage.as_deref().is_none_or(|name| name == store.name()))
+            };
+            missing.retain(lack);
         }
+    }
+
+    fn job<'a>(&'a self, unit: &'a PlannedUnit<'a>, source: &'a dyn Source) -> Job<'a> {
+        Job {
+            config: self.config,
+            target: unit.target,
+            unit: &unit.unit,
+            source,
+            pool: &self.pool,
+            label: self.options.label.as_deref(),
+            pin: self.options.pin,
+        }
+    }
+
+    /// Waits before another attempt; an error where it was interrupted.
+    fn back_off(&self, unit: &UnitName, tries: u32, cause: &Error) -> Result<()> {
+        let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
+        self.cx.observer.event(Event::Retry { unit: unit.clone(), cause: cause.to_string(), after });
+        self.cx.cancel.sleep(after)
     }
 
     /// This run, or one of a later second where the unit has a backup of this second already: which of
