@@ -207,50 +207,55 @@ fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, 
     backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
     loop {
         cx.cancel.check()?;
-        let found = resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now());
-        // Where none is left, the damage is the news, not that nothing matches.
-        let chosen = match (found, newest_damage.take()) {
-            (Ok(chosen), damage) => {
-                newest_damage = damage;
-                chosen.clone()
-            }
-            (Err(_), Some(damage)) => return Err(damage),
-            (Err(error), None) => return Err(error),
+        let chosen = match resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now()) {
+            Ok(chosen) => chosen.clone(),
+            // Where none is left, the damage is the news, not that nothing matches.
+            Err(error) => return Err(newest_damage.unwrap_or(error)),
         };
-        let mut failure = None;
-        for copy in &chosen.copies {
-            let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
-            let seen = catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown);
-            let manifest = match seen {
-                Seen::Whole(manifest) => manifest,
-                Seen::Suspicious(manifest) if when.is_id() => manifest,
-                other => {
-                    let error = not_whole(other).storage(store.name()).step("read");
-                    warnings.push(format!("{} in {} is passed over: {}", chosen.stem.id, store.name(), error.cause()));
-                    // An unknown copy outweighs a damaged one: it may be good.
-                    if failure.as_ref().is_none_or(|(unknown, _)| !unknown) {
-                        failure = Some((error.kind() != Kind::Damaged, error));
-                    }
-                    continue;
+        match first_whole(stores, &chosen, when, &mut warnings, cx) {
+            Ok((store, entry, manifest)) => {
+                let unit = manifest.unit.clone();
+                for text in &warnings {
+                    warn(cx, unit.as_str(), text);
                 }
-            };
-            let unit = manifest.unit.clone();
-            for text in &warnings {
-                warn(cx, unit.as_str(), text);
+                return Ok(Choice { unit, store, entry, manifest, warnings });
             }
-            return Ok(Choice { unit, store, entry: copy.entry.clone(), manifest, warnings });
-        }
-        match failure {
-            Some((false, error)) if !when.is_id() => {
+            Err(error) if error.kind() == Kind::Damaged && !when.is_id() => {
                 backups.retain(|backup| backup.stem != chosen.stem);
                 newest_damage = newest_damage.or(Some(error));
             }
-            Some((_, error)) => {
+            Err(error) => {
                 return Err(error.hint_if_none("choose another backup with --at, or another copy with --from"));
             }
-            None => return Err(Error::new(Kind::Internal, format!("{} has no copy", chosen.stem.id))),
         }
     }
+}
+
+/// The first copy of a backup that is whole. Where none is: why; an unknown copy outweighs a damaged
+/// one, as it may be good.
+fn first_whole<'a>(
+    stores: &'a [Store<'a>],
+    backup: &Backup,
+    when: &When,
+    warnings: &mut Vec<String>,
+    cx: &Context,
+) -> Result<(&'a Store<'a>, Entry, Box<Manifest>)> {
+    let mut failure: Option<Error> = None;
+    for copy in &backup.copies {
+        let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
+        match catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown) {
+            Seen::Whole(manifest) => return Ok((store, copy.entry.clone(), manifest)),
+            Seen::Suspicious(manifest) if when.is_id() => return Ok((store, copy.entry.clone(), manifest)),
+            other => {
+                let error = not_whole(other).storage(store.name()).step("read");
+                warnings.push(format!("{} in {} is passed over: {}", backup.stem.id, store.name(), error.cause()));
+                if failure.as_ref().is_none_or(|failure| failure.kind() == Kind::Damaged) {
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::Internal, format!("{} has no copy", backup.stem.id))))
 }
 
 fn not_whole(seen: Seen) -> Error {
