@@ -14,7 +14,6 @@ use crate::commands::{Found, notice, verify, warn};
 use crate::config::mistake::nearest;
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
-use crate::host::cancel::Cancel;
 use crate::host::pipe::StandardOutput;
 use crate::host::{Context, files, lock};
 use crate::names::{Escaped, HostName, UnitName};
@@ -297,10 +296,8 @@ fn into_place(
         return Ok(wanted);
     }
     let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
-    // A failed read must end the load at once, even where the server is silent.
-    let load = cx.with_cancel(Cancel::child(&cx.cancel, None)?);
-    let mut sink = source.stage(facts, to, options.stage, &load)?;
-    read_into(choice, &mut sink, &load)?;
+    let mut sink = source.stage(facts, to, options.stage, cx)?;
+    read_into(choice, &mut sink, cx)?;
     let staged = sink.finish()?;
     cx.cancel.check()?;
     let published = staged.publish()?;
