@@ -88,6 +88,13 @@ impl Error {
         self
     }
 
+    /// Says what to do next, where nothing is said yet.
+    #[must_use]
+    pub fn hint_if_none(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
     /// Keeps what it came from; its text is shown behind the cause.
     #[must_use]
     pub fn source(mut self, source: impl Into<anyhow::Error>) -> Self {
@@ -121,6 +128,19 @@ impl Error {
     pub fn kind_is(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
+    }
+
+    /// The same failure once more in other words: kind, place and hint stay.
+    #[must_use]
+    pub fn restated(&self, cause: impl Into<String>) -> Self {
+        let Inner { kind, place, hint, .. } = self.0.as_ref();
+        Self(Box::new(Inner { kind: *kind, place: place.clone(), cause: cause.into(), hint: hint.clone(), source: None }))
+    }
+
+    /// The same failure once more, for another who is to hear of it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        self.restated(self.cause())
     }
 
     /// What sort of failure it is.
@@ -201,6 +221,19 @@ mod tests {
         let io = std::io::Error::from_raw_os_error(28);
         let error = Error::new(Kind::StorageDenied, "can't write").source(io).storage("local").target("app").step("upload");
         assert_eq!(error.to_string(), "app: storage local: upload: can't write: No space left on device (os error 28)");
+    }
+
+    #[test]
+    fn a_failure_told_once_more_is_the_same_failure() {
+        let io = std::io::Error::from_raw_os_error(28);
+        let error =
+            Error::new(Kind::StorageDenied, "can't write").source(io).target("app").step("upload").hint("free some space");
+        assert_eq!(format!("{:?}", error.copy()), format!("{error:?}"));
+        let restated = error.restated(format!("x.gz: {}", error.cause())).hint_if_none("none").storage("local");
+        insta::assert_snapshot!(
+            format!("{restated:?}"),
+            @"StorageDenied app: storage local: upload: x.gz: can't write: No space left on device (os error 28) (hint: free some space)"
+        );
     }
 
     #[test]

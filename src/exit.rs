@@ -2,7 +2,7 @@
 //! decides on a code, and nothing that failed comes out as 0.
 
 use crate::error::Kind;
-use crate::outcome::{Items, Outcome, Severity, Verdict};
+use crate::outcome::{Items, Outcome, RestoreStatus, Severity, UnitStatus, Verdict};
 
 /// A usage error: found by the command line's parser, before there is an outcome.
 pub const USAGE: Verdict = Verdict { code: 2, word: "refused" };
@@ -61,15 +61,16 @@ fn of_signal(signal: i32) -> u8 {
 /// What the items themselves say: whether anything was done, failed, or was done in part. A failed
 /// unit whose problem got lost must not come out as 0.
 fn look(items: &Items) -> (bool, bool, bool) {
-    let statuses: Vec<&str> = match items {
-        Items::Backups(units) => units.iter().map(|unit| unit.status).collect(),
-        Items::Restores(units) => units.iter().map(|unit| unit.status).collect(),
-        Items::Pruned(entries) => entries.iter().filter(|entry| entry.done).map(|_| "done").collect(),
-        Items::Checks(checks) => checks.iter().filter(|check| !check.ok).map(|_| "failed").collect(),
-        Items::Rows(_) | Items::Stats(_) | Items::Text(_) => Vec::new(),
-    };
-    let has = |wanted: &[&str]| statuses.iter().any(|status| wanted.contains(status));
-    (has(&["ok", "partial", "done"]), has(&["failed"]), has(&["partial"]))
+    match items {
+        Items::Backups(units) => {
+            let has = |wanted| units.iter().any(|unit| unit.status == wanted);
+            (units.iter().any(|unit| unit.status.is_stored()), has(UnitStatus::Failed), has(UnitStatus::Partial))
+        }
+        Items::Restores(units) => (units.iter().any(|unit| unit.status == RestoreStatus::Done), false, false),
+        Items::Pruned(entries) => (entries.iter().any(|entry| entry.done), false, false),
+        Items::Checks(checks) => (false, checks.iter().any(|check| !check.ok), false),
+        Items::Rows(_) | Items::Stats(_) | Items::Text(_) => (false, false, false),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a command found, as data: reports and the exit code are made from this and nothing else.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind};
 use crate::names::{Id, RunId};
@@ -99,13 +99,46 @@ pub enum Items {
     Text(Vec<TextItem>),
 }
 
+/// How a unit of a `backup` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitStatus {
+    /// Every storage has it.
+    Ok,
+    /// Some of its storages have it.
+    Partial,
+    /// None has it.
+    Failed,
+    /// It was looked at, and nothing was done.
+    Planned,
+    /// It was never begun, as the run was interrupted.
+    Skipped,
+}
+
+impl UnitStatus {
+    /// As it is shown, and as it stands in the JSON document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Planned => "planned",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Whether any storage has it.
+    pub fn is_stored(self) -> bool {
+        matches!(self, Self::Ok | Self::Partial)
+    }
+}
+
 /// A unit of a `backup`.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackupItem {
     /// The unit.
     pub unit: String,
-    /// `ok`, `partial`, `failed`, `planned`, `skipped`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: UnitStatus,
     /// The backup; none where it failed before it had one.
     pub id: Option<Id>,
     /// Its run.
@@ -205,7 +238,32 @@ pub struct StatsItem {
     pub growth: Option<f64>,
 }
 
-/// What retention decided of one backup in one storage.
+/// What `prune` does with a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PruneDecision {
+    /// It stays.
+    Keep,
+    /// It goes.
+    Delete,
+    /// By id: it stays whatever the policy says.
+    Pin,
+    /// By id: the policy holds for it again.
+    Unpin,
+}
+
+impl PruneDecision {
+    /// As it is shown, and as it stands in the JSON document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Delete => "delete",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+        }
+    }
+}
+
+/// What `prune` decided of one backup in one storage.
 #[derive(Debug, Clone, Serialize)]
 pub struct PruneItem {
     /// The unit.
@@ -218,13 +276,43 @@ pub struct PruneItem {
     pub started: DateTime<Utc>,
     /// Bytes that it takes.
     pub bytes: Option<u64>,
-    /// `keep`, `delete`; by id also `pin`, `unpin`.
-    pub decision: &'static str,
+    /// What is done with it.
+    pub decision: PruneDecision,
     /// Every reason.
     pub reasons: Vec<String>,
     /// Whether it was carried out.
     pub done: bool,
 }
+
+/// How far a `restore` went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreStatus {
+    /// It is restored.
+    Done,
+    /// It was looked at, and nothing was done.
+    Planned,
+}
+
+impl RestoreStatus {
+    /// As it stands in the JSON document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Planned => "planned",
+        }
+    }
+}
+
+macro_rules! serialised_as_its_word {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+    )*};
+}
+serialised_as_its_word!(UnitStatus, PruneDecision, RestoreStatus);
 
 /// A unit of a `restore`.
 #[derive(Debug, Clone, Serialize)]
@@ -235,8 +323,8 @@ pub struct RestoreItem {
     pub id: Id,
     /// The storage it was read from.
     pub storage: String,
-    /// `done`, `planned`.
-    pub status: &'static str,
+    /// How far it went.
+    pub status: RestoreStatus,
     /// Where it went: `database app_restored`.
     pub destination: String,
     /// Bytes of content.

@@ -73,11 +73,10 @@ pub fn storages<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Stor
     Ok(config.storages.iter().filter(|storage| names.is_empty() || names.contains(&storage.name)).collect())
 }
 
-/// The target whose unit this is, where the config still has it. The text before the first dot
-/// is the target's name.
+/// The target whose unit this is, where the config still has it. Exactly its own: a stored unit
+/// `app.db` is none of a target `app` that is one database.
 pub fn target_of<'c>(config: &'c Config, unit: &UnitName) -> Option<&'c Target> {
-    let name = unit.as_str().split_once('.').map_or(unit.as_str(), |(target, _)| target);
-    config.targets.iter().find(|target| target.name.as_str() == name)
+    config.targets.iter().find(|target| target.units().contains(unit))
 }
 
 /// NAMEs of a command line: names of units or targets, or globs in which `*` and `?` stand for any

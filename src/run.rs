@@ -50,17 +50,7 @@ pub fn run(args: &[OsString], world: World) -> u8 {
             return usage(&answer, &call, &stdout, &stderr);
         }
     };
-    let options = ReportOptions {
-        quiet: cli.global.quiet,
-        verbose: cli.global.verbose,
-        json: cli.global.json,
-        json_log: cli.global.log_format == cli::LogFormat::Json,
-        dry_run: cli.command.is_dry_run(),
-        stdout,
-        stderr,
-        clock: clock.clone(),
-    };
-    let mut reporter = Reporter::new(options, &env);
+    let mut reporter = Reporter::new(report_options(&cli, stdout, stderr, clock.clone()), &env);
     let _log = reporter.scope();
     let loaded = match &cli.global.env_file {
         Some(path) => env_file::load(path, &mut env),
@@ -87,6 +77,19 @@ pub fn run(args: &[OsString], world: World) -> u8 {
     match reporter.finish(&outcome, verdict) {
         Ok(()) => verdict.code,
         Err(_) => exit::unwritten(verdict.code),
+    }
+}
+
+fn report_options(cli: &Cli, stdout: Stream, stderr: Stream, clock: Arc<dyn Clock>) -> ReportOptions {
+    ReportOptions {
+        quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
+        json: cli.global.json,
+        json_log: cli.global.log_format == cli::LogFormat::Json,
+        dry_run: cli.command.is_dry_run(),
+        stdout,
+        stderr,
+        clock,
     }
 }
 

@@ -78,8 +78,9 @@ fn manifest_bytes(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<
 
 /// The same failure, naming the object; its hint stays where it has one.
 fn of_object(error: &Error, key: &str) -> Error {
-    let named = Error::new(error.kind(), format!("{key}: {}", error.cause()));
-    named.hint(error.hint_text().unwrap_or("take another backup, or another storage's copy; `prune --delete` removes this one"))
+    error
+        .restated(format!("{key}: {}", error.cause()))
+        .hint_if_none("take another backup, or another storage's copy; `prune --delete` removes this one")
 }
 
 /// A manifest that was copied or renamed is not this backup's, however whole it is.

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::config::model::Compression;
 use crate::error::{Error, Kind, Result};
 use crate::names::{HostName, Id, RunId, TargetName, UnitName};
 use crate::source::Facts;
@@ -212,6 +213,27 @@ pub struct CompressionFacts {
     pub level: Option<i32>,
 }
 
+impl CompressionFacts {
+    /// What a manifest says of this compression.
+    pub fn of(compression: Compression) -> Self {
+        let (kind, level) = match compression {
+            Compression::Gzip(level) => ("gzip", i32::try_from(level).ok()),
+            Compression::Zstd(level) => ("zstd", Some(level)),
+            Compression::None => ("none", None),
+        };
+        Self { kind: kind.to_owned(), level }
+    }
+
+    /// How to unpack what a manifest says this of; the level makes no difference there.
+    pub fn parse(&self) -> Result<Compression> {
+        let known = [Compression::Gzip(6), Compression::Zstd(3), Compression::None];
+        known.into_iter().find(|compression| Self::of(*compression).kind == self.kind).ok_or_else(|| {
+            Error::new(Kind::Damaged, format!("compression {:?} is not known to this version", self.kind))
+                .hint("restore it with a newer version of this program")
+        })
+    }
+}
+
 /// The inventory beside an artifact, and its totals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryFacts {
@@ -301,6 +323,19 @@ mod tests {
             let error = Manifest::parse(&bytes).unwrap_err();
             assert_eq!(error.kind(), Kind::Damaged, "{error} {}", String::from_utf8_lossy(&bytes));
         }
+    }
+
+    #[test]
+    fn each_compression_is_found_again_by_its_word() {
+        let of = |compression| {
+            let facts = CompressionFacts::of(compression);
+            (serde_json::to_string(&facts).unwrap(), facts.parse().unwrap())
+        };
+        assert_eq!(of(Compression::Gzip(9)), (r#"{"type":"gzip","level":9}"#.into(), Compression::Gzip(6)));
+        assert_eq!(of(Compression::Zstd(19)), (r#"{"type":"zstd","level":19}"#.into(), Compression::Zstd(3)));
+        assert_eq!(of(Compression::None), (r#"{"type":"none"}"#.into(), Compression::None));
+        let newer = CompressionFacts { kind: "xz".into(), level: None }.parse().unwrap_err();
+        assert_eq!(newer.to_string(), "compression \"xz\" is not known to this version");
     }
 
     #[test]

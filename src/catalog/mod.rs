@@ -29,8 +29,6 @@ pub struct Entry {
     pub artifact: Option<String>,
     /// The commit mark is there.
     pub has_manifest: bool,
-    /// An inventory is there.
-    pub has_inventory: bool,
     /// Kept whatever the policy says.
     pub pinned: bool,
     /// It tripped a guard.
@@ -81,7 +79,6 @@ impl Entry {
             stem,
             artifact: None,
             has_manifest: false,
-            has_inventory: false,
             pinned: false,
             suspect: false,
             accepted: false,

@@ -67,7 +67,7 @@ fn entry(host: Escaped, stem: Stem, mut roles: Vec<Role>) -> Entry {
         entry.keys.push(entry.object(role.clone()).key());
         match role {
             Role::Manifest => entry.has_manifest = true,
-            Role::Inventory => entry.has_inventory = true,
+            Role::Inventory => {}
             Role::Pin => entry.pinned = true,
             Role::Suspect => entry.suspect = true,
             Role::Accept => entry.accepted = true,

@@ -337,7 +337,7 @@ fn a_scan_tells_what_is_there_oldest_first_in_deletion_order() {
     ];
     assert_eq!(names, expected);
     let ours = &entries[2];
-    assert!(ours.has_manifest && ours.has_inventory && ours.pinned && !ours.suspect && !ours.accepted);
+    assert!(ours.has_manifest && ours.pinned && !ours.suspect && !ours.accepted);
     assert_eq!(ours.artifact.as_deref(), Some("sql.gz"));
     assert_eq!(
         ours.proofs.iter().map(|proof| (proof.kind, proof.ok)).collect::<Vec<_>>(),

@@ -4,6 +4,8 @@
 
 use std::io;
 
+use chrono::{DateTime, Utc};
+
 use crate::catalog::manifest::{ArtifactFacts, CompressionFacts, ContentFacts, InventoryFacts, Manifest, SCHEMA};
 use crate::commands::stores::Store;
 use crate::config::model::{Compression, Config, Target};
@@ -102,32 +104,7 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
             return Err(error);
         }
     };
-    let inventory = write_inventory(&artifact, &info.inventory)?;
-    let manifest = Manifest {
-        schema: SCHEMA,
-        id,
-        run: id.run(),
-        host: job.config.host.clone(),
-        unit: job.unit.clone(),
-        target: job.target.name.clone(),
-        facts: info.facts.clone(),
-        tool: concat!("db-backup-tools ", env!("CARGO_PKG_VERSION")).to_owned(),
-        started,
-        finished: RunId::starting(cx.clock.now()).time(),
-        artifact: ArtifactFacts {
-            name: artifact.file_name(),
-            bytes: passed.artifact.bytes,
-            sha256: passed.artifact.sha256.clone(),
-        },
-        content: ContentFacts { bytes: passed.content.bytes, sha256: passed.content.sha256.clone() },
-        compression: compression_facts(job.target.compression),
-        encryption: None,
-        label: job.label.map(str::to_owned),
-        warnings: info.warnings.clone(),
-        inventory: Some(inventory.facts),
-        other: serde_json::Map::new(),
-    };
-    let files = Files { artifact, inventory: inventory.json, manifest: manifest.to_json()?, pin: job.pin };
+    let files = Files::of(job, artifact, started, &passed, &info, cx)?;
     let mut attempt = Attempt { id, committed: Vec::new(), failed: Vec::new(), passed: None, warnings: info.warnings };
     for lane in fanout.lanes {
         let name = lane.store.name().to_owned();
@@ -187,6 +164,46 @@ struct Files {
     inventory: Vec<u8>,
     manifest: Vec<u8>,
     pin: bool,
+}
+
+impl Files {
+    /// Those of a stream that has ended well.
+    fn of(
+        job: &Job<'_>,
+        artifact: ObjectName,
+        started: DateTime<Utc>,
+        passed: &Passed,
+        info: &CaptureInfo,
+        cx: &Context,
+    ) -> Result<Self> {
+        let inventory = write_inventory(&artifact, &info.inventory)?;
+        let id = artifact.stem.id;
+        let manifest = Manifest {
+            schema: SCHEMA,
+            id,
+            run: id.run(),
+            host: job.config.host.clone(),
+            unit: job.unit.clone(),
+            target: job.target.name.clone(),
+            facts: info.facts.clone(),
+            tool: concat!("db-backup-tools ", env!("CARGO_PKG_VERSION")).to_owned(),
+            started,
+            finished: RunId::starting(cx.clock.now()).time(),
+            artifact: ArtifactFacts {
+                name: artifact.file_name(),
+                bytes: passed.artifact.bytes,
+                sha256: passed.artifact.sha256.clone(),
+            },
+            content: ContentFacts { bytes: passed.content.bytes, sha256: passed.content.sha256.clone() },
+            compression: CompressionFacts::of(job.target.compression),
+            encryption: None,
+            label: job.label.map(str::to_owned),
+            warnings: info.warnings.clone(),
+            inventory: Some(inventory.facts),
+            other: serde_json::Map::new(),
+        };
+        Ok(Self { artifact, inventory: inventory.json, manifest: manifest.to_json()?, pin: job.pin })
+    }
 }
 
 /// Commits one storage's upload, its side objects and its manifest, in this order.
@@ -286,26 +303,6 @@ fn extension(job: &Job<'_>) -> String {
         Compression::None => "",
     };
     format!("{}{compressed}", job.source.extension())
-}
-
-fn compression_facts(compression: Compression) -> CompressionFacts {
-    let (kind, level) = match compression {
-        Compression::Gzip(level) => ("gzip", i32::try_from(level).ok()),
-        Compression::Zstd(level) => ("zstd", Some(level)),
-        Compression::None => ("none", None),
-    };
-    CompressionFacts { kind: kind.to_owned(), level }
-}
-
-/// How an artifact was compressed, as a manifest says it.
-pub(super) fn compression_of(facts: &CompressionFacts) -> Result<Compression> {
-    match facts.kind.as_str() {
-        "gzip" => Ok(Compression::Gzip(6)),
-        "zstd" => Ok(Compression::Zstd(3)),
-        "none" => Ok(Compression::None),
-        other => Err(Error::new(Kind::Damaged, format!("compression {other:?} is not known to this version"))
-            .hint("restore it with a newer version of this program")),
-    }
 }
 
 #[cfg(test)]

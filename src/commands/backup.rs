@@ -14,9 +14,10 @@ use crate::host::Context;
 use crate::host::{files, lock};
 use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
 use crate::observe::Event;
-use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneItem, Severity};
+use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneDecision, PruneItem, Severity, UnitStatus};
 use crate::plan::{self, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
+use crate::source::Source;
 use crate::stage::pool::Pool;
 use crate::storage::ObjectMeta;
 
@@ -114,7 +115,7 @@ impl Work<'_> {
     fn item(&self, unit: &PlannedUnit<'_>) -> BackupItem {
         BackupItem {
             unit: unit.unit.to_string(),
-            status: "failed",
+            status: UnitStatus::Failed,
             id: None,
             run: self.run,
             bytes: 0,
@@ -134,7 +135,7 @@ impl Work<'_> {
         let looked = source_of(unit.target).probe(&unit.unit, self.cx).and_then(readable);
         match looked {
             Ok(probe) => {
-                item.status = "planned";
+                item.status = UnitStatus::Planned;
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
                 item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
                 let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
@@ -148,7 +149,7 @@ impl Work<'_> {
     fn unit(&self, unit: &PlannedUnit<'_>) -> Done {
         let mut item = self.item(unit);
         if is_interrupted(self.cx) {
-            item.status = "skipped";
+            item.status = UnitStatus::Skipped;
             return (item, Vec::new());
         }
         let begun = Instant::now();
@@ -159,7 +160,7 @@ impl Work<'_> {
         }
         item.seconds = begun.elapsed().as_secs_f64();
         let summary = summary(&item, begun.elapsed());
-        let ok = matches!(item.status, "ok" | "partial");
+        let ok = item.status.is_stored();
         self.cx.observer.event(Event::UnitFinished { unit: unit.unit.clone(), ok, summary });
         (item, problems)
     }
@@ -171,14 +172,13 @@ impl Work<'_> {
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
         item.status = match (committed.is_empty(), failed.is_empty()) {
-            (true, _) => "failed",
-            (false, false) => "partial",
-            (false, true) => "ok",
+            (true, _) => UnitStatus::Failed,
+            (false, false) => UnitStatus::Partial,
+            (false, true) => UnitStatus::Ok,
         };
         problems.extend(failed.into_iter().map(|error| Problem::of(&error.target(&unit.unit), severity)));
         problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
-        let wants_prune = |store: &&Store<'_>| committed.iter().any(|name| name == store.name());
-        for store in stores.iter().filter(wants_prune) {
+        for store in stores.iter().filter(|store| committed.iter().any(|name| name == store.name())) {
             if self.options.no_prune || is_interrupted(self.cx) {
                 break;
             }
@@ -192,15 +192,7 @@ impl Work<'_> {
     /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
     fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Vec<Error> {
         let source = source_of(unit.target);
-        let job = Job {
-            config: self.config,
-            target: unit.target,
-            unit: &unit.unit,
-            source: source.as_ref(),
-            pool: &self.pool,
-            label: self.options.label.as_deref(),
-            pin: self.options.pin,
-        };
+        let job = self.job(unit, source.as_ref());
         let mut missing: Vec<&Store<'_>> = stores.iter().collect();
         let mut failed = Vec::new();
         item.run = match self.run_of(&unit.unit, stores) {
@@ -212,7 +204,9 @@ impl Work<'_> {
             let failures = match self.attempt(&job, item.run, &missing) {
                 Ok(attempt) => note(attempt, item),
                 // An earlier attempt served some storages: it is told for each that is still without.
-                Err(error) if !item.storages.is_empty() => missing.iter().map(|store| copy_for(&error, store.name())).collect(),
+                Err(error) if !item.storages.is_empty() => {
+                    missing.iter().map(|store| error.copy().storage(store.name())).collect()
+                }
                 Err(error) => vec![error],
             };
             let (passing, lasting): (Vec<Error>, Vec<Error>) =
@@ -223,21 +217,37 @@ impl Work<'_> {
                 failed.extend(passing);
                 return failed;
             }
-            let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
-            tries += 1;
-            self.cx.observer.event(Event::Retry { unit: unit.unit.clone(), cause: first.to_string(), after });
-            if let Err(interrupted) = self.cx.cancel.sleep(after) {
+            if let Err(interrupted) = self.back_off(&unit.unit, tries, first) {
                 failed.extend(passing);
                 failed.push(interrupted);
                 return failed;
             }
+            tries += 1;
             // A failure without a storage is the source's, and all of them lack it.
-            if passing.iter().all(|error| error.place().storage.is_some()) {
-                let lacks =
-                    |store: &Store<'_>| passing.iter().any(|error| error.place().storage.as_deref() == Some(store.name()));
-                missing.retain(|store| lacks(store));
-            }
+            let lack = |store: &&Store<'_>| {
+                passing.iter().any(|error| error.place().storage.as_deref().is_none_or(|name| name == store.name()))
+            };
+            missing.retain(lack);
         }
+    }
+
+    fn job<'a>(&'a self, unit: &'a PlannedUnit<'a>, source: &'a dyn Source) -> Job<'a> {
+        Job {
+            config: self.config,
+            target: unit.target,
+            unit: &unit.unit,
+            source,
+            pool: &self.pool,
+            label: self.options.label.as_deref(),
+            pin: self.options.pin,
+        }
+    }
+
+    /// Waits before another attempt; an error where it was interrupted.
+    fn back_off(&self, unit: &UnitName, tries: u32, cause: &Error) -> Result<()> {
+        let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
+        self.cx.observer.event(Event::Retry { unit: unit.clone(), cause: cause.to_string(), after });
+        self.cx.cancel.sleep(after)
     }
 
     /// This run, or one of a later second where the unit has a backup of this second already: which of
@@ -275,7 +285,7 @@ impl Work<'_> {
     fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>) -> (Vec<PruneItem>, Vec<Problem>) {
         let policy = unit.target.policy_in(store.config);
         let (items, problems) = prune::unit_in(store, self.config, &unit.unit, policy, false, self.cx);
-        (items.into_iter().filter(|item| item.decision == "delete").collect(), problems)
+        (items.into_iter().filter(|item| item.decision == PruneDecision::Delete).collect(), problems)
     }
 }
 
@@ -294,15 +304,6 @@ fn note(attempt: Attempt, item: &mut BackupItem) -> Vec<Error> {
         }
     }
     attempt.failed
-}
-
-/// The same failure, told for one storage that is still without the backup.
-fn copy_for(error: &Error, storage: &str) -> Error {
-    let copy = Error::new(error.kind(), error.cause()).storage(storage);
-    match error.hint_text() {
-        Some(hint) => copy.hint(hint),
-        None => copy,
-    }
 }
 
 /// What was done; nothing where nothing was, as a problem says why.

@@ -254,34 +254,19 @@ impl Listing<'_> {
 
     /// Reads every copy that has a manifest again. What was found bad before may be found good now.
     fn verify(&mut self, row: &mut Row<'_>) {
-        let mut problems = Vec::new();
         for (copy, seen) in &mut row.copies {
             let manifest = match seen {
                 Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _) => manifest.clone(),
                 Seen::Incomplete { .. } | Seen::Unknown(_) => continue,
             };
-            let Some(store) = self.stores.iter().find(|store| store.name() == copy.storage) else { continue };
+            let Some(store) = self.store(&copy.storage) else { continue };
             if is_interrupted(self.cx) {
                 break;
             }
-            let unit = row.unit.clone();
-            self.cx.observer.event(Event::UnitStarted {
-                unit: unit.clone(),
-                action: "verify",
-                expected_bytes: Some(manifest.content.bytes),
-            });
-            let result = verify::verify(store, &copy.entry, &manifest, &unit, self.cx);
-            let said = match &result {
-                Ok(Verdict::Proven(_) | Verdict::NotKept(_)) => "every byte is as it was written",
-                Ok(Verdict::Deleted) => "deleted while it was read",
-                Err(_) => "NOT PROVEN",
-            };
-            let summary = format!("{} in {}: {said}", row.backup.stem.id, copy.storage);
-            self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok: result.is_ok(), summary });
-            match result {
+            match self.verify_copy(store, copy, &manifest, &row.unit) {
                 Ok(Verdict::Deleted) => {
                     let cause = format!("{} was deleted in {} while it was read", row.backup.stem.id, copy.storage);
-                    problems.push(notice(Some(unit.as_str()), cause));
+                    self.problems.push(notice(Some(row.unit.as_str()), cause));
                     *seen = Seen::Incomplete { modified: None };
                 }
                 Ok(Verdict::Proven(at)) => {
@@ -293,19 +278,33 @@ impl Listing<'_> {
                 }
                 // Nothing is wrong with the backup; the next look will ask for a proof again.
                 Ok(Verdict::NotKept(error)) => {
-                    problems.push(Problem::of(&error.target(&unit), Severity::Partial));
+                    self.problems.push(Problem::of(&error.target(&row.unit), Severity::Partial));
                     *seen = Seen::Whole(manifest);
                 }
                 Err(error) => {
-                    let error = error.target(&unit);
-                    problems.push(Problem::of(&error, Severity::Failure));
+                    let error = error.target(&row.unit);
+                    self.problems.push(Problem::of(&error, Severity::Failure));
                     if error.kind() == Kind::Damaged {
                         *seen = Seen::Damaged(manifest, error);
                     }
                 }
             }
         }
-        self.problems.extend(problems);
+    }
+
+    /// Reads one copy again, and tells how it goes.
+    fn verify_copy(&self, store: &Store<'_>, copy: &Copy, manifest: &Manifest, unit: &UnitName) -> Result<Verdict> {
+        let expected_bytes = Some(manifest.content.bytes);
+        self.cx.observer.event(Event::UnitStarted { unit: unit.clone(), action: "verify", expected_bytes });
+        let result = verify::verify(store, &copy.entry, manifest, unit, self.cx);
+        let said = match &result {
+            Ok(Verdict::Proven(_) | Verdict::NotKept(_)) => "every byte is as it was written",
+            Ok(Verdict::Deleted) => "deleted while it was read",
+            Err(_) => "NOT PROVEN",
+        };
+        let summary = format!("{} in {}: {said}", copy.entry.stem.id, copy.storage);
+        self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok: result.is_ok(), summary });
+        result
     }
 
     /// Damage is told with its file's name, also that of a row which is not shown; `--verify` has

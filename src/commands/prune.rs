@@ -1,25 +1,25 @@
-//! `prune`: applies retention, collects what never became whole, and pins or deletes by id. It sees
-//! its own host's backups alone, and reads every manifest before it deletes beside it.
+//! `prune`: applies retention, unit by unit and storage by storage. It sees its own host's backups
+//! alone, and reads every manifest before it deletes beside it.
+
+mod by_id;
+mod collect;
 
 use std::time::Duration;
-
-use chrono::{DateTime, Utc};
 
 use crate::catalog::resolve::When;
 use crate::catalog::{self, Entry, Seen};
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Policy, Target};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, ObjectName, Role, UnitName};
-use crate::outcome::{Items, Problem, PruneItem, Severity};
-use crate::plan::Names;
+use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
+use crate::plan::{self, Names};
 use crate::retention::{self, Decision};
 use crate::storage::Leftover;
 
-/// No incomplete backup younger than this is collected: it may still be under way.
-const MINIMUM_AGE: Duration = Duration::from_secs(24 * 3600);
+pub use by_id::Action;
 
 /// `prune`'s options.
 #[derive(Debug, Clone, Default)]
@@ -34,21 +34,10 @@ pub struct Options {
     pub by_id: Option<(Action, When)>,
 }
 
-/// What is done to one backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// It stays whatever the policy says.
-    Pin,
-    /// The policy holds for it again.
-    Unpin,
-    /// It goes.
-    Delete,
-}
-
 /// Prunes what is selected.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     let result = match &options.by_id {
-        Some((action, when)) => by_id(config, options, *action, when, cx),
+        Some((action, when)) => by_id::run(config, options, *action, when, cx),
         None => by_policy(config, options, cx),
     };
     match result {
@@ -84,8 +73,7 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
                 continue;
             }
         };
-        // Exactly its own: `app.db` has not the policy of a target `app` that is one database.
-        let target = config.targets.iter().find(|target| target.units().contains(unit));
+        let target = plan::target_of(config, unit);
         for listing in &listed {
             let store = listing.store;
             // Without a target there is no policy but the storage's own.
@@ -231,7 +219,7 @@ impl<'a> Work<'a> {
 
     fn delete_by_policy(&mut self, entry: &Entry, item: &mut PruneItem) {
         let mut keep = |reason: &str| {
-            item.decision = "keep";
+            item.decision = PruneDecision::Keep;
             item.reasons = vec![reason.to_owned()];
         };
         if !self.store.config.prune {
@@ -266,44 +254,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Collects what never became whole, and is too old to be under way.
-    fn collect(&mut self, entries: &[Entry], leftovers: &[(Leftover, ObjectName)], timeout: Option<Duration>) {
-        let minimum = timeout.map_or(MINIMUM_AGE, |timeout| MINIMUM_AGE.max(timeout.saturating_mul(2)));
-        let now = match self.store.storage.now(self.cx) {
-            Ok(now) => now,
-            Err(error) => return self.failed(error),
-        };
-        let is_old = |modified: DateTime<Utc>| (now - modified).to_std().is_ok_and(|age| age > minimum);
-        for entry in entries.iter().filter(|entry| !entry.has_manifest) {
-            // The second look: a manifest that came since the listing makes it whole.
-            let Seen::Incomplete { modified: Some(modified) } = self.look(entry) else { continue };
-            let bytes = entry.keys.iter().map(|key| self.store.storage.stat(key, self.cx).ok()?.and_then(|meta| meta.bytes));
-            let bytes = bytes.sum();
-            self.collect_one(entry.stem.id, bytes, is_old(modified), |work| {
-                work.store.storage.delete(&entry.keys, work.cx).into_iter().collect()
-            });
-        }
-        let escaped = self.escaped.clone();
-        for (leftover, name) in leftovers.iter().filter(|(_, name)| name.stem.unit == escaped) {
-            self.collect_one(name.stem.id, leftover.bytes, is_old(leftover.modified), |work| {
-                work.store.storage.discard(leftover, work.cx)
-            });
-        }
-    }
-
-    fn collect_one(&mut self, id: Id, bytes: Option<u64>, old: bool, remove: impl Fn(&Self) -> Result<()>) {
-        let mut item = self.item(id, old);
-        item.bytes = bytes;
-        item.reasons = vec![incomplete(old)];
-        if old && !self.dry_run {
-            match remove(self) {
-                Ok(()) => item.done = true,
-                Err(error) => self.failed(error),
-            }
-        }
-        self.items.push(item);
-    }
-
     fn item(&self, id: Id, goes: bool) -> PruneItem {
         PruneItem {
             unit: self.unit.to_string(),
@@ -311,7 +261,7 @@ impl<'a> Work<'a> {
             id: id.to_string(),
             started: id.run().time(),
             bytes: None,
-            decision: if goes { "delete" } else { "keep" },
+            decision: if goes { PruneDecision::Delete } else { PruneDecision::Keep },
             reasons: Vec::new(),
             done: false,
         }
@@ -319,8 +269,8 @@ impl<'a> Work<'a> {
 
     /// What is never pruned fills a disk: a person must hear of it.
     fn stopped_by(&mut self, error: &Error) {
-        let stopped = Error::new(error.kind(), format!("nothing is pruned here: {}", error.cause()));
-        self.failed(stopped.hint(error.hint_text().unwrap_or("`list --all` shows it; `prune --delete` removes it")));
+        let stopped = error.restated(format!("nothing is pruned here: {}", error.cause()));
+        self.failed(stopped.hint_if_none("`list --all` shows it; `prune --delete` removes it"));
     }
 
     fn failed(&mut self, error: Error) {
@@ -352,79 +302,4 @@ fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
         outcome?;
     }
     store.storage.delete(&rest, cx).into_iter().collect()
-}
-
-fn incomplete(old: bool) -> String {
-    if old { "it never became whole" } else { "incomplete, and young enough to be under way" }.to_owned()
-}
-
-/// Pins, unpins or deletes one backup, in every storage that holds it.
-fn by_id(config: &Config, options: &Options, action: Action, when: &When, cx: &Context) -> Result<Done> {
-    // Where no age is meant, `100d` can only be the end of an id.
-    let when = match when {
-        When::Id(_) => when.clone(),
-        When::Age { text, .. } if text.len() == 4 => When::Id(text.clone()),
-        _ => {
-            let error = Error::new(Kind::Config, "a backup is pinned, unpinned or deleted by its id");
-            return Err(error.hint("`list` shows the ids"));
-        }
-    };
-    let stores = stores::open_named(config, &options.storages)?;
-    let mut held: Vec<(&Store<'_>, Entry)> = Vec::new();
-    for store in &stores {
-        held.extend(store.scan(Some(&config.host.escaped()), cx)?.into_iter().map(|entry| (store, entry)));
-    }
-    let now = cx.clock.now();
-    let (store, found) = catalog::resolve::resolve(&held, |(_, entry)| entry.stem.id, &when, config.timezone, now)?;
-    let stem = found.stem.clone();
-    let unit = UnitNames::new(config).of_entry(found, store, cx);
-    let _lock = if options.dry_run { None } else { Some(lock::take(&config.state_dir, &unit, None, cx)?) };
-    let mut done = Done::default();
-    for (store, entry) in held.iter().filter(|(_, entry)| entry.stem == stem) {
-        let outcome = act(store, entry, action, options.dry_run, cx);
-        let reason = match action {
-            Action::Pin => "pinned",
-            Action::Unpin => "no longer pinned",
-            Action::Delete => "asked for by id",
-        };
-        let ok = outcome.is_ok();
-        if let Err(error) = outcome {
-            done.1.push(Problem::of(&error.target(&unit).storage(store.name()), Severity::Failure));
-        }
-        done.0.push(PruneItem {
-            unit: unit.to_string(),
-            storage: store.name().to_owned(),
-            id: stem.id.to_string(),
-            started: stem.id.run().time(),
-            bytes: None,
-            decision: match action {
-                Action::Pin => "pin",
-                Action::Unpin => "unpin",
-                Action::Delete => "delete",
-            },
-            reasons: vec![reason.to_owned()],
-            done: ok && !options.dry_run,
-        });
-    }
-    Ok(done)
-}
-
-fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Context) -> Result<()> {
-    let refuse = |cause: &str, hint: &str| Err(Error::new(Kind::Refused, cause).hint(hint));
-    match action {
-        Action::Delete if entry.pinned => return refuse("it is pinned", "take the pin off first: prune --unpin ID"),
-        Action::Delete if !store.config.prune => return refuse("the storage has prune: false", "name another with --storage"),
-        Action::Pin if !entry.has_manifest => {
-            return refuse("it is incomplete: there is nothing to keep", "`list --all` shows why");
-        }
-        _ if dry_run => return Ok(()),
-        _ => {}
-    }
-    let pin = entry.object(Role::Pin).key();
-    match action {
-        Action::Pin if entry.pinned => Ok(()),
-        Action::Pin => store.storage.put_new(&pin, b"{}\n", cx).map(drop),
-        Action::Unpin => store.storage.delete(&[pin], cx).into_iter().collect(),
-        Action::Delete => delete(store, entry, cx),
-    }
 }

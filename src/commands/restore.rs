@@ -14,12 +14,11 @@ use crate::commands::{Found, notice, verify, warn};
 use crate::config::mistake::nearest;
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
-use crate::host::cancel::Cancel;
 use crate::host::pipe::StandardOutput;
 use crate::host::{Context, files, lock};
 use crate::names::{Escaped, HostName, UnitName};
 use crate::observe::Event;
-use crate::outcome::{Items, Problem, RestoreItem, Severity};
+use crate::outcome::{Items, Problem, RestoreItem, RestoreStatus, Severity};
 use crate::plan::{self, Names};
 use crate::quantity::{show_bytes, show_duration};
 use crate::source::{Destination, StageOptions};
@@ -88,7 +87,7 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
         unit: choice.unit.to_string(),
         id: choice.manifest.id,
         storage: choice.store.name().to_owned(),
-        status: "planned",
+        status: RestoreStatus::Planned,
         destination: String::new(),
         bytes: choice.manifest.content.bytes,
         seconds: 0.0,
@@ -114,7 +113,7 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
             Err(_) => String::new(),
         };
         cx.observer.event(Event::UnitFinished { unit, ok: done.is_ok(), summary });
-        item.status = "done";
+        item.status = RestoreStatus::Done;
         item.seconds = took.as_secs_f64();
     }
     item.destination = done?;
@@ -126,7 +125,8 @@ fn open_stores<'a>(config: &'a Config, names: &Names, options: &Options) -> Resu
     if let Some(from) = &options.from {
         return stores::open_named(config, std::slice::from_ref(from));
     }
-    let target = config.targets.iter().find(|target| target.units().iter().any(|unit| names.matches_unit(unit)));
+    let unit = config.targets.iter().flat_map(Target::units).find(|unit| names.matches_unit(unit));
+    let target = unit.and_then(|unit| plan::target_of(config, &unit));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -206,51 +206,55 @@ fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, 
     backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
     loop {
         cx.cancel.check()?;
-        let found = resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now());
-        // Where none is left, the damage is the news, not that nothing matches.
-        let chosen = match (found, newest_damage.take()) {
-            (Ok(chosen), damage) => {
-                newest_damage = damage;
-                chosen.clone()
-            }
-            (Err(_), Some(damage)) => return Err(damage),
-            (Err(error), None) => return Err(error),
+        let chosen = match resolve::resolve(&backups, |backup| backup.stem.id, when, config.timezone, cx.clock.now()) {
+            Ok(chosen) => chosen.clone(),
+            // Where none is left, the damage is the news, not that nothing matches.
+            Err(error) => return Err(newest_damage.unwrap_or(error)),
         };
-        let mut failure = None;
-        for copy in &chosen.copies {
-            let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
-            let seen = catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown);
-            let manifest = match seen {
-                Seen::Whole(manifest) => manifest,
-                Seen::Suspicious(manifest) if when.is_id() => manifest,
-                other => {
-                    let error = not_whole(other).storage(store.name()).step("read");
-                    warnings.push(format!("{} in {} is passed over: {}", chosen.stem.id, store.name(), error.cause()));
-                    // An unknown copy outweighs a damaged one: it may be good.
-                    if failure.as_ref().is_none_or(|(unknown, _)| !unknown) {
-                        failure = Some((error.kind() != Kind::Damaged, error));
-                    }
-                    continue;
+        match first_whole(stores, &chosen, when, &mut warnings, cx) {
+            Ok((store, entry, manifest)) => {
+                let unit = manifest.unit.clone();
+                for text in &warnings {
+                    warn(cx, unit.as_str(), text);
                 }
-            };
-            let unit = manifest.unit.clone();
-            for text in &warnings {
-                warn(cx, unit.as_str(), text);
+                return Ok(Choice { unit, store, entry, manifest, warnings });
             }
-            return Ok(Choice { unit, store, entry: copy.entry.clone(), manifest, warnings });
-        }
-        match failure {
-            Some((false, error)) if !when.is_id() => {
+            Err(error) if error.kind() == Kind::Damaged && !when.is_id() => {
                 backups.retain(|backup| backup.stem != chosen.stem);
                 newest_damage = newest_damage.or(Some(error));
             }
-            Some((_, error)) => {
-                let hint = "choose another backup with --at, or another copy with --from";
-                return Err(if error.hint_text().is_some() { error } else { error.hint(hint) });
+            Err(error) => {
+                return Err(error.hint_if_none("choose another backup with --at, or another copy with --from"));
             }
-            None => return Err(Error::new(Kind::Internal, format!("{} has no copy", chosen.stem.id))),
         }
     }
+}
+
+/// The first copy of a backup that is whole. Where none is: why; an unknown copy outweighs a damaged
+/// one, as it may be good.
+fn first_whole<'a>(
+    stores: &'a [Store<'a>],
+    backup: &Backup,
+    when: &When,
+    warnings: &mut Vec<String>,
+    cx: &Context,
+) -> Result<(&'a Store<'a>, Entry, Box<Manifest>)> {
+    let mut failure: Option<Error> = None;
+    for copy in &backup.copies {
+        let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
+        match catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown) {
+            Seen::Whole(manifest) => return Ok((store, copy.entry.clone(), manifest)),
+            Seen::Suspicious(manifest) if when.is_id() => return Ok((store, copy.entry.clone(), manifest)),
+            other => {
+                let error = not_whole(other).storage(store.name()).step("read");
+                warnings.push(format!("{} in {} is passed over: {}", backup.stem.id, store.name(), error.cause()));
+                if failure.as_ref().is_none_or(|failure| failure.kind() == Kind::Damaged) {
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::Internal, format!("{} has no copy", backup.stem.id))))
 }
 
 fn not_whole(seen: Seen) -> Error {
@@ -277,11 +281,8 @@ fn into_place(
     cx: &Context,
 ) -> Result<String> {
     let target = plan::target_of(config, &choice.unit).ok_or_else(|| {
-        Error::new(
-            Kind::Config,
-            format!("the config has no target {}, so there is no server to restore to", choice.manifest.target),
-        )
-        .hint("add the target to the config, or take the dump alone with --output FILE")
+        Error::new(Kind::Config, format!("the config has no target {}, so there is no server to restore to", choice.unit))
+            .hint("add the target to the config, or take the dump alone with --output FILE")
     })?;
     let source = source_of(target);
     let facts = &choice.manifest.facts;
@@ -295,10 +296,8 @@ fn into_place(
         return Ok(wanted);
     }
     let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
-    // A failed read must end the load at once, even where the server is silent.
-    let load = cx.with_cancel(Cancel::child(&cx.cancel, None)?);
-    let mut sink = source.stage(facts, to, options.stage, &load)?;
-    read_into(choice, &mut sink, &load)?;
+    let mut sink = source.stage(facts, to, options.stage, cx)?;
+    read_into(choice, &mut sink, cx)?;
     let staged = sink.finish()?;
     cx.cancel.check()?;
     let published = staged.publish()?;

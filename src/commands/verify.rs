@@ -5,7 +5,6 @@ use std::io::{self, Read};
 
 use crate::catalog::Entry;
 use crate::catalog::manifest::Manifest;
-use crate::commands::attempt::compression_of;
 use crate::commands::stores::Store;
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
@@ -28,7 +27,7 @@ pub(super) fn read_through(
         artifact: Digested { bytes: manifest.artifact.bytes, sha256: manifest.artifact.sha256.clone() },
         content: Digested { bytes: manifest.content.bytes, sha256: manifest.content.sha256.clone() },
     };
-    let compression = compression_of(&manifest.compression)?;
+    let compression = manifest.compression.parse()?;
     let mut input = store.storage.read(&key, 0, cx).map_err(|error| error.storage(store.name()).step("read"))?;
     let progress = |bytes| cx.observer.event(Event::UnitProgress { unit: unit.clone(), bytes });
     pipeline::unpack(&mut input, compression, &expected, output, &progress).map_err(|error| match error.kind() {
@@ -39,9 +38,9 @@ pub(super) fn read_through(
 
 /// Names the file that is not what it was.
 fn damaged(store: &Store<'_>, key: &str, error: &Error) -> Error {
-    let hint = error.hint_text().unwrap_or("restore another backup (list shows them), and take a new one");
-    Error::new(Kind::Damaged, format!("{key} in {}: {}", store.storage.describe(), error.cause()))
-        .hint(hint)
+    error
+        .restated(format!("{key} in {}: {}", store.storage.describe(), error.cause()))
+        .hint_if_none("restore another backup (list shows them), and take a new one")
         .storage(store.name())
         .step("read")
 }

@@ -11,10 +11,10 @@ fn outcome(items: Items, problems: &[(Severity, Kind)]) -> Outcome {
     Outcome { command: "backup", started: DateTime::UNIX_EPOCH, finished: DateTime::UNIX_EPOCH, signal: None, items, problems }
 }
 
-fn units(statuses: &[&'static str]) -> Items {
-    let unit = |status: &&'static str| BackupItem {
+fn units(statuses: &[UnitStatus]) -> Items {
+    let unit = |status: &UnitStatus| BackupItem {
         unit: "app".into(),
-        status,
+        status: *status,
         id: None,
         run: RunId::starting(DateTime::UNIX_EPOCH),
         bytes: 0,
@@ -57,31 +57,34 @@ fn the_first_row_that_applies_is_the_code() {
 #[test]
 fn a_code_that_says_nothing_was_done_is_never_given_when_something_was() {
     for kind in [Kind::Config, Kind::Refused, Kind::NotFound] {
-        assert_eq!(code(&outcome(units(&["ok", "failed"]), &[(Failure, kind)])), 1, "{kind:?}");
-        assert_eq!(code(&outcome(units(&["partial", "failed"]), &[(Failure, kind)])), 1, "{kind:?}");
+        assert_eq!(code(&outcome(units(&[UnitStatus::Ok, UnitStatus::Failed]), &[(Failure, kind)])), 1, "{kind:?}");
+        assert_eq!(code(&outcome(units(&[UnitStatus::Partial, UnitStatus::Failed]), &[(Failure, kind)])), 1, "{kind:?}");
     }
-    assert_eq!(code(&outcome(units(&["planned", "failed"]), &[(Failure, Kind::Config)])), 2);
+    assert_eq!(code(&outcome(units(&[UnitStatus::Planned, UnitStatus::Failed]), &[(Failure, Kind::Config)])), 2);
 }
 
 #[test]
 fn a_locked_unit_asks_for_another_run_whatever_the_others_did() {
-    assert_eq!(code(&outcome(units(&["ok", "failed"]), &[(Failure, Kind::Locked)])), 75);
-    assert_eq!(code(&outcome(units(&["failed", "failed"]), &[(Failure, Kind::Child), (Failure, Kind::Locked)])), 75);
+    assert_eq!(code(&outcome(units(&[UnitStatus::Ok, UnitStatus::Failed]), &[(Failure, Kind::Locked)])), 75);
+    assert_eq!(
+        code(&outcome(units(&[UnitStatus::Failed, UnitStatus::Failed]), &[(Failure, Kind::Child), (Failure, Kind::Locked)])),
+        75
+    );
 }
 
 #[test]
 fn a_signal_outranks_everything() {
     for (signal, expected) in [(1, 129), (2, 130), (15, 143), (0, 129), (-3, 255), (300, 255)] {
-        let interrupted = Outcome { signal: Some(signal), ..outcome(units(&["ok"]), &[(Failure, Kind::Locked)]) };
+        let interrupted = Outcome { signal: Some(signal), ..outcome(units(&[UnitStatus::Ok]), &[(Failure, Kind::Locked)]) };
         assert_eq!(code(&interrupted), expected, "{signal}");
     }
 }
 
 #[test]
 fn a_failed_item_without_a_problem_is_no_success() {
-    assert_eq!(code(&outcome(units(&["ok", "failed"]), &[])), 1);
-    assert_eq!(code(&outcome(units(&["ok", "partial"]), &[])), 3);
-    assert_eq!(code(&outcome(units(&["ok", "planned", "skipped"]), &[])), 0);
+    assert_eq!(code(&outcome(units(&[UnitStatus::Ok, UnitStatus::Failed]), &[])), 1);
+    assert_eq!(code(&outcome(units(&[UnitStatus::Ok, UnitStatus::Partial]), &[])), 3);
+    assert_eq!(code(&outcome(units(&[UnitStatus::Ok, UnitStatus::Planned, UnitStatus::Skipped]), &[])), 0);
     let check = CheckItem { subject: "storage local".into(), ok: false, detail: "read-only".into(), hint: None };
     assert_eq!(code(&outcome(Items::Checks(vec![check]), &[])), 1);
 }

@@ -179,11 +179,6 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Whether others than the owner have any right to a file, by its mode.
-pub fn readable_by_others(path: &Path) -> io::Result<bool> {
-    Ok(path.metadata()?.mode() & 0o077 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,10 +316,5 @@ mod tests {
         assert!(free_bytes(home.path()).unwrap() > 0);
         assert_ne!(random_bytes::<16>().unwrap(), random_bytes::<16>().unwrap());
         assert!(!host_name().is_empty());
-        let file = home.path().join("file");
-        create_private(&file).unwrap();
-        assert!(!readable_by_others(&file).unwrap());
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(readable_by_others(&file).unwrap());
     }
 }

@@ -109,6 +109,6 @@ fn a_stored_name_with_a_globs_characters_is_met_by_itself() {
 #[test]
 fn a_unit_finds_its_target() {
     let config = config();
-    assert_eq!(target_of(&config, &UnitName::new("app.x.y")).map(|target| target.name.as_str()), Some("app"));
-    assert!(target_of(&config, &UnitName::new("ap")).is_none());
+    assert_eq!(target_of(&config, &UnitName::new("app")).map(|target| target.name.as_str()), Some("app"));
+    assert!(["ap", "app.x.y", "app."].iter().all(|none| target_of(&config, &UnitName::new(*none)).is_none()));
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Clock, Env};
 use crate::names::RunId;
 use crate::observe::Observer;
-use crate::outcome::{Items, Outcome, Problem, PruneItem, Severity, Verdict};
+use crate::outcome::{Items, Outcome, Problem, PruneDecision, PruneItem, RestoreStatus, Severity, UnitStatus, Verdict};
 use console::Console;
 use log::{Levels, LogFile};
 use progress::Speaker;
@@ -160,7 +160,7 @@ impl Reporter {
         match &outcome.items {
             Items::Backups(units) => {
                 for unit in units {
-                    if unit.status != "planned" && !self.speaker.was_finished(&unit.unit) {
+                    if unit.status != UnitStatus::Planned && !self.speaker.was_finished(&unit.unit) {
                         self.speaker.say(Some(&unit.unit), &text::backed_up(unit));
                     }
                     if !self.options.dry_run {
@@ -171,7 +171,7 @@ impl Reporter {
             }
             Items::Restores(units) => {
                 for unit in units {
-                    if unit.status != "planned" && !self.speaker.was_finished(&unit.unit) {
+                    if unit.status != RestoreStatus::Planned && !self.speaker.was_finished(&unit.unit) {
                         self.speaker.say(Some(&unit.unit), &text::restored(unit));
                     }
                     warn(&unit.unit, &unit.warnings);
@@ -191,7 +191,7 @@ impl Reporter {
     fn pruned(&self, entries: &[PruneItem]) {
         for entry in entries {
             match text::carried_out(entry) {
-                Some(line) if entry.decision == "keep" => self.speaker.debug(Some(&entry.unit), &line),
+                Some(line) if entry.decision == PruneDecision::Keep => self.speaker.debug(Some(&entry.unit), &line),
                 Some(line) => self.speaker.say(Some(&entry.unit), &line),
                 None => {}
             }

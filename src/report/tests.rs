@@ -9,7 +9,10 @@ use super::*;
 use crate::host::clock::SetClock;
 use crate::names::{Id, UnitName};
 use crate::observe::Event;
-use crate::outcome::{BackupItem, CheckItem, ListItem, RestoreItem, State, StatsItem, TextItem};
+use crate::outcome::{
+    BackupItem, CheckItem, ListItem, PruneDecision, RestoreItem, RestoreStatus, State, StatsItem, TextItem, UnitStatus,
+};
+use PruneDecision::{Delete, Keep, Pin};
 
 const OK: Verdict = Verdict { code: 0, word: "ok" };
 const FAILED: Verdict = Verdict { code: 1, word: "failed" };
@@ -98,8 +101,8 @@ fn problem(severity: Severity) -> Problem {
     Problem::of(&error, severity)
 }
 
-fn backup(unit: &str, status: &'static str) -> BackupItem {
-    let stored = matches!(status, "ok" | "partial");
+fn backup(unit: &str, status: UnitStatus) -> BackupItem {
+    let stored = status.is_stored();
     BackupItem {
         unit: unit.into(),
         status,
@@ -145,7 +148,7 @@ fn rows() -> Items {
     ])
 }
 
-fn decision(decision: &'static str, id: &str, started: &str, reasons: &[&str]) -> PruneItem {
+fn decision(decision: PruneDecision, id: &str, started: &str, reasons: &[&str]) -> PruneItem {
     PruneItem {
         unit: "mordor".into(),
         storage: "local".into(),
@@ -160,8 +163,8 @@ fn decision(decision: &'static str, id: &str, started: &str, reasons: &[&str]) -
 
 fn decisions(done: bool) -> Vec<PruneItem> {
     vec![
-        PruneItem { done, ..decision("delete", "20260301_030000Z-m0ax", "2026-03-01T03:00:00Z", &["no rule keeps it"]) },
-        decision("keep", "20260612_000000Z-k3f9", "2026-06-12T00:00:00Z", &["newest whole backup", "keep_last: 1 of 5"]),
+        PruneItem { done, ..decision(Delete, "20260301_030000Z-m0ax", "2026-03-01T03:00:00Z", &["no rule keeps it"]) },
+        decision(Keep, "20260612_000000Z-k3f9", "2026-06-12T00:00:00Z", &["newest whole backup", "keep_last: 1 of 5"]),
     ]
 }
 
@@ -270,13 +273,13 @@ fn a_dry_prune_gives_every_reason_on_stdout() {
 #[test]
 fn a_prune_says_what_it_deleted_and_why() {
     let mut entries = decisions(true);
-    entries.push(decision("delete", "20260201_030000Z-aaaa", "2026-02-01T03:00:00Z", &["no rule keeps it"]));
+    entries.push(decision(Delete, "20260201_030000Z-aaaa", "2026-02-01T03:00:00Z", &["no rule keeps it"]));
     insta::assert_snapshot!(shown(desk(), &outcome("prune", Items::Pruned(entries)), OK), @"
     --- stderr
     mordor: deleted 20260301_030000Z-m0ax in local (207.2 MiB): no rule keeps it
     prune: 1 deleted (207.2 MiB), 1 kept, 1 could not be deleted
     ");
-    let pinned = vec![PruneItem { done: true, ..decision("pin", "20260301_030000Z-m0ax", "2026-03-01T03:00:00Z", &[]) }];
+    let pinned = vec![PruneItem { done: true, ..decision(Pin, "20260301_030000Z-m0ax", "2026-03-01T03:00:00Z", &[]) }];
     insta::assert_snapshot!(shown(desk(), &outcome("prune", Items::Pruned(pinned)), OK), @"
     --- stderr
     mordor: pinned 20260301_030000Z-m0ax in local (207.2 MiB)
@@ -288,7 +291,7 @@ fn a_dry_backup_is_a_plan_on_stdout() {
     let unit = BackupItem {
         detail: Some("client 15.18 over TCP to db:5432, about 847.7 MiB to read".into()),
         pruned: decisions(false),
-        ..backup("mordor", "planned")
+        ..backup("mordor", UnitStatus::Planned)
     };
     let mut desk = desk();
     desk.options.dry_run = true;
@@ -305,7 +308,12 @@ fn a_dry_backup_is_a_plan_on_stdout() {
 
 #[test]
 fn a_backup_is_one_line_a_unit_and_a_total() {
-    let mut units = vec![backup("mordor", "ok"), backup("shop", "ok"), backup("wiki", "partial"), backup("app", "failed")];
+    let mut units = vec![
+        backup("mordor", UnitStatus::Ok),
+        backup("shop", UnitStatus::Ok),
+        backup("wiki", UnitStatus::Partial),
+        backup("app", UnitStatus::Failed),
+    ];
     units[0].pruned = decisions(true);
     units[1].warnings = vec!["2 large objects".into()];
     let mut outcome = outcome("backup", Items::Backups(units));
@@ -337,7 +345,7 @@ fn a_unit_that_was_told_live_is_not_told_again() {
     observer.event(Event::UnitProgress { unit: unit.clone(), bytes: 200 });
     observer.event(Event::UnitFinished { unit, ok: true, summary: "207.2 MiB in 41s, 2 storages".into() });
     observer.event(Event::Note { text: "looking\u{7} on".into() });
-    let unit = BackupItem { warnings: vec!["2 large objects".into()], ..backup("mordor", "ok") };
+    let unit = BackupItem { warnings: vec!["2 large objects".into()], ..backup("mordor", UnitStatus::Ok) };
     reporter.finish(&outcome("backup", Items::Backups(vec![unit])), OK).unwrap();
     insta::assert_snapshot!(desk.stderr.text(), @r"
     mordor: trying again in 20s: connection lost
@@ -352,7 +360,7 @@ fn a_unit_that_was_told_live_is_not_told_again() {
 fn quiet_is_silent_unless_something_is_wrong() {
     let mut quiet = desk();
     quiet.options.quiet = true;
-    let mut outcome = outcome("backup", Items::Backups(vec![backup("mordor", "ok")]));
+    let mut outcome = outcome("backup", Items::Backups(vec![backup("mordor", UnitStatus::Ok)]));
     assert_eq!(shown(quiet, &outcome, OK), "--- stderr\n");
     let mut quiet = desk();
     quiet.options.quiet = true;
@@ -424,13 +432,13 @@ fn a_restore_says_what_went_where() {
         unit: "mordor".into(),
         id: id("20260612_030000Z-k3f9"),
         storage: "local".into(),
-        status: "done",
+        status: RestoreStatus::Done,
         destination: "database mordor_check".into(),
         bytes: 888_827_272,
         seconds: 83.0,
         warnings: vec!["role app is missing".into()],
     };
-    let planned = RestoreItem { status: "planned", warnings: Vec::new(), ..done.clone() };
+    let planned = RestoreItem { status: RestoreStatus::Planned, warnings: Vec::new(), ..done.clone() };
     insta::assert_snapshot!(shown(desk(), &outcome("restore", Items::Restores(vec![done])), OK), @"
     --- stderr
     mordor: restored 20260612_030000Z-k3f9 from local to database mordor_check, 847.7 MiB in 1m 23s
@@ -463,7 +471,7 @@ fn json_is_one_document_with_a_line_end() {
 fn json_is_there_on_errors_too() {
     let mut json = desk();
     json.options.json = true;
-    let mut outcome = outcome("backup", Items::Backups(vec![backup("app", "failed")]));
+    let mut outcome = outcome("backup", Items::Backups(vec![backup("app", UnitStatus::Failed)]));
     outcome.problems = vec![problem(Severity::Failure)];
     insta::assert_snapshot!(shown(json, &outcome, FAILED), @r#"
     {"schema":1,"command":"backup","exit_code":1,"outcome":"failed","dry_run":false,"started":"2026-06-12T03:00:00Z","finished":"2026-06-12T03:00:41Z","items":[{"unit":"app","status":"failed","id":null,"run":"20260612_030000Z","bytes":0,"content_bytes":0,"seconds":40.6,"storages":["local","offsite"],"copies":[],"detail":null,"warnings":[],"pruned":[]}],"problems":[{"severity":"failure","kind":"child","target":"app","step":"dump","storage":null,"cause":"pg_dump exited with code 1: ERROR:  permission denied\nLINE 1:\tx","hint":"grant select, or use another user"}]}

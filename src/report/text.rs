@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 
 use super::table::{Paint, Table, paint, prose, visible};
 use crate::outcome::{
-    BackupItem, CheckItem, Items, ListItem, Outcome, Problem, PruneItem, RestoreItem, Severity, State, StatsItem,
+    BackupItem, CheckItem, Items, ListItem, Outcome, Problem, PruneDecision, PruneItem, RestoreItem, RestoreStatus, Severity,
+    State, StatsItem, UnitStatus,
 };
 use crate::quantity::{show_bytes, show_duration};
 
@@ -36,7 +37,7 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
         Items::Text(texts) => texts.iter().map(|one| one.text.as_str()).collect(),
         Items::Backups(units) => plan(units, look),
         Items::Restores(units) => {
-            units.iter().filter(|unit| unit.status == "planned").map(|unit| restored(unit) + "\n").collect()
+            units.iter().filter(|unit| unit.status == RestoreStatus::Planned).map(|unit| restored(unit) + "\n").collect()
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
         Items::Pruned(_) => String::new(),
@@ -141,7 +142,7 @@ fn check(check: &CheckItem, look: &Look) -> String {
 }
 
 fn plan(units: &[BackupItem], look: &Look) -> String {
-    let planned: Vec<&BackupItem> = units.iter().filter(|unit| unit.status == "planned").collect();
+    let planned: Vec<&BackupItem> = units.iter().filter(|unit| unit.status == UnitStatus::Planned).collect();
     if planned.is_empty() {
         return String::new();
     }
@@ -161,9 +162,9 @@ fn decisions(entries: &[PruneItem], look: &Look) -> String {
     let headers = ["DECISION", "ID", "UNIT", "STORAGE", "AGE", "SIZE", "REASONS"];
     let mut table = Table::new(&headers, &["AGE", "SIZE"]);
     for entry in entries {
-        let color_of = if entry.decision == "delete" { Paint::Red } else { Paint::Green };
+        let color_of = if entry.decision == PruneDecision::Delete { Paint::Red } else { Paint::Green };
         table.row(vec![
-            (entry.decision.to_owned(), Some(color_of)),
+            (entry.decision.word().to_owned(), Some(color_of)),
             plain(&entry.id),
             plain(&entry.unit),
             plain(&entry.storage),
@@ -176,7 +177,7 @@ fn decisions(entries: &[PruneItem], look: &Look) -> String {
 }
 
 fn summary_of_plan(entries: &[PruneItem]) -> String {
-    let (delete, keep): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.decision == "delete");
+    let (delete, keep): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.decision == PruneDecision::Delete);
     format!("would delete {}{}, keep {}\n", delete.len(), size_of(&delete), keep.len())
 }
 
@@ -195,11 +196,11 @@ pub(super) fn backed_up(unit: &BackupItem) -> String {
     let name = visible(&unit.unit);
     let detail = unit.detail.as_deref().map(|detail| format!(": {}", prose(detail))).unwrap_or_default();
     match unit.id {
-        Some(id) if matches!(unit.status, "ok" | "partial") => {
+        Some(id) if unit.status.is_stored() => {
             let (size, took, storages) = (show_bytes(unit.bytes), seconds(unit.seconds), visible(&unit.storages.join(", ")));
-            format!("{name}: {}, {size} in {took}, {id} in {storages}", unit.status)
+            format!("{name}: {}, {size} in {took}, {id} in {storages}", unit.status.word())
         }
-        _ => format!("{name}: {}{detail}", unit.status),
+        _ => format!("{name}: {}{detail}", unit.status.word()),
     }
 }
 
@@ -207,23 +208,22 @@ pub(super) fn backed_up(unit: &BackupItem) -> String {
 pub(super) fn restored(unit: &RestoreItem) -> String {
     let (name, from, to) = (visible(&unit.unit), visible(&unit.storage), visible(&unit.destination));
     match unit.status {
-        "done" => {
+        RestoreStatus::Done => {
             let (size, took) = (show_bytes(unit.bytes), seconds(unit.seconds));
             format!("{name}: restored {} from {from} to {to}, {size} in {took}", unit.id)
         }
-        "planned" => format!("{name}: would restore {} from {from} to {to}", unit.id),
-        other => format!("{name}: {other}: {} from {from} to {to}", unit.id),
+        RestoreStatus::Planned => format!("{name}: would restore {} from {from} to {to}", unit.id),
     }
 }
 
 /// The line of a decision that was carried out; `None` where it was not.
 pub(super) fn carried_out(entry: &PruneItem) -> Option<String> {
     let word = match (entry.decision, entry.done) {
-        ("delete", true) => "deleted",
-        ("pin", true) => "pinned",
-        ("unpin", true) => "unpinned",
-        ("keep", _) => "kept",
-        _ => return None,
+        (PruneDecision::Delete, true) => "deleted",
+        (PruneDecision::Pin, true) => "pinned",
+        (PruneDecision::Unpin, true) => "unpinned",
+        (PruneDecision::Keep, _) => "kept",
+        (PruneDecision::Delete | PruneDecision::Pin | PruneDecision::Unpin, false) => return None,
     };
     let size = entry.bytes.map(|bytes| format!(" ({})", show_bytes(bytes))).unwrap_or_default();
     let reasons = if entry.reasons.is_empty() { String::new() } else { format!(": {}", prose(&entry.reasons.join("; "))) };
@@ -234,7 +234,7 @@ pub(super) fn carried_out(entry: &PruneItem) -> Option<String> {
 pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
     let took = show_duration((outcome.finished - outcome.started).to_std().unwrap_or_default());
     match &outcome.items {
-        Items::Backups(units) if !units.is_empty() && units.iter().all(|unit| unit.status != "planned") => {
+        Items::Backups(units) if !units.is_empty() && units.iter().all(|unit| unit.status != UnitStatus::Planned) => {
             let bytes = units.iter().map(|unit| unit.bytes).fold(0, u64::saturating_add);
             let deleted: Vec<_> = units.iter().flat_map(|unit| &unit.pruned).filter(|entry| is_deleted(entry)).collect();
             let deleted = match deleted.len() {
@@ -244,11 +244,13 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
             Some(format!("backup: {}, {} in {took}{deleted}", counts(units), show_bytes(bytes)))
         }
         Items::Pruned(entries) if entries.is_empty() && !outcome.problems.is_empty() => None,
-        Items::Pruned(entries) if !dry_run && !entries.iter().any(|entry| matches!(entry.decision, "pin" | "unpin")) => {
+        Items::Pruned(entries)
+            if !dry_run && !entries.iter().any(|entry| matches!(entry.decision, PruneDecision::Pin | PruneDecision::Unpin)) =>
+        {
             let deleted: Vec<_> = entries.iter().filter(|entry| is_deleted(entry)).collect();
-            let left = entries.iter().filter(|entry| entry.decision == "delete" && !entry.done).count();
+            let left = entries.iter().filter(|entry| entry.decision == PruneDecision::Delete && !entry.done).count();
             let left = if left == 0 { String::new() } else { format!(", {left} could not be deleted") };
-            let kept = entries.iter().filter(|entry| entry.decision == "keep").count();
+            let kept = entries.iter().filter(|entry| entry.decision == PruneDecision::Keep).count();
             Some(format!("prune: {} deleted{}, {kept} kept{left}", deleted.len(), size_of(&deleted)))
         }
         Items::Checks(checks) => {
@@ -269,13 +271,13 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
 }
 
 fn is_deleted(entry: &PruneItem) -> bool {
-    entry.decision == "delete" && entry.done
+    entry.decision == PruneDecision::Delete && entry.done
 }
 
 /// `3 units ok, 1 failed`.
 fn counts(units: &[BackupItem]) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for status in ["ok", "partial", "failed", "skipped"] {
+    for status in [UnitStatus::Ok, UnitStatus::Partial, UnitStatus::Failed, UnitStatus::Skipped] {
         let count = units.iter().filter(|unit| unit.status == status).count();
         if count > 0 {
             let noun = match (parts.is_empty(), count) {
@@ -283,7 +285,7 @@ fn counts(units: &[BackupItem]) -> String {
                 (true, _) => " units",
                 _ => "",
             };
-            parts.push(format!("{count}{noun} {status}"));
+            parts.push(format!("{count}{noun} {}", status.word()));
         }
     }
     parts.join(", ")

@@ -1,7 +1,6 @@
 //! A running child and its pipes. Every call that can wait polls all pipes together with the
 //! child's end and the cancel token, so that no full pipe and no grandchild can hold it up.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +43,7 @@ pub struct Child {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    said: RefCell<Tail>,
+    said: Tail,
     /// What was written to stdout and nobody read.
     collected: Tail,
     /// Stdout is taken in passing, not by `read`.
@@ -77,7 +76,7 @@ impl Child {
             stdin: child.stdin.take().map(|pipe| ready(pipe.into())),
             stdout: child.stdout.take().map(|pipe| ready(pipe.into())),
             stderr: child.stderr.take().map(|pipe| ready(pipe.into())),
-            said: RefCell::new(Tail::new(STDERR_FIRST, STDERR_LAST)),
+            said: Tail::new(STDERR_FIRST, STDERR_LAST),
             collected: Tail::new(0, STDOUT_LAST),
             collects,
             held_until: None,
@@ -107,14 +106,6 @@ impl Child {
         self.stdin = None;
     }
 
-    /// What it has written to its stderr so far: the beginning and the end, 16 KiB at most.
-    pub fn stderr_so_far(&self) -> String {
-        if let Some(stderr) = &self.stderr {
-            drain(stderr, &mut self.said.borrow_mut());
-        }
-        self.said.borrow().text()
-    }
-
     /// Closes its stdin, waits for it to end, and takes the rest of what it wrote: what nobody read
     /// of its stdout goes to `stdout_tail`. A grandchild that holds a pipe is not waited for. Fails
     /// when cancelled, and leaves it running then. Called again, it says the same again.
@@ -139,7 +130,7 @@ impl Child {
                 drain(stdout, collected);
             }
             if let Some(stderr) = stderr {
-                drain(stderr, &mut said.borrow_mut());
+                drain(stderr, said);
             }
         });
         if group.reaped().is_some() {
@@ -265,7 +256,7 @@ impl Child {
 
     fn drain_unread(&mut self) {
         if let Some(stderr) = &self.stderr
-            && drain(stderr, &mut self.said.borrow_mut()) == Drained::ToItsEnd
+            && drain(stderr, &mut self.said) == Drained::ToItsEnd
         {
             self.stderr = None;
         }
@@ -281,7 +272,7 @@ impl Child {
         self.drain_unread();
         let exit = self.group.reap()?;
         (self.stdout, self.stderr) = (None, None);
-        let finished = Finished { exit, stderr_tail: self.said.borrow().text(), stdout_tail: self.collected.last() };
+        let finished = Finished { exit, stderr_tail: self.said.text(), stdout_tail: self.collected.last() };
         self.finished = Some(finished.clone());
         Ok(finished)
     }

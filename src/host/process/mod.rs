@@ -46,7 +46,6 @@ pub struct Program {
 #[derive(Clone)]
 enum Change {
     Set(OsString, OsString),
-    Remove(OsString),
     RemovePrefix(OsString),
 }
 
@@ -75,13 +74,6 @@ impl Program {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.changes.push(Change::Set(name.into(), value.into()));
-        self
-    }
-
-    /// Keeps a variable from this child.
-    #[must_use]
-    pub fn without_env(mut self, name: &str) -> Self {
-        self.changes.push(Change::Remove(name.into()));
         self
     }
 
@@ -163,7 +155,6 @@ impl Program {
         for change in &self.changes {
             match change {
                 Change::Set(name, value) => drop(variables.insert(name.clone(), value.clone())),
-                Change::Remove(name) => drop(variables.remove(name)),
                 Change::RemovePrefix(prefix) => {
                     let prefix = prefix.as_encoded_bytes();
                     variables.retain(|name, _| !name.as_encoded_bytes().starts_with(prefix));
@@ -210,7 +201,6 @@ impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.changes.iter().map(|change| match change {
             Change::Set(name, _) => format!("{}=...", name.to_string_lossy()),
-            Change::Remove(name) => format!("-{}", name.to_string_lossy()),
             Change::RemovePrefix(prefix) => format!("-{}*", prefix.to_string_lossy()),
         });
         f.debug_struct("Program")

@@ -164,7 +164,6 @@ fn ten_megabytes_of_stderr_block_nothing_and_leave_their_beginning_and_end() {
     let script = "echo first >&2; head -c 10000000 /dev/zero | tr '\\0' x >&2; echo last >&2; echo out";
     let mut child = sh(script).spawn_reader(&cx).unwrap();
     assert_eq!(line(&mut child), "out");
-    assert!(child.stderr_so_far().starts_with("first\n"));
     let said = child.wait().unwrap().stderr_tail;
     assert!(said.starts_with("first\n") && said.ends_with("xlast\n") && said.contains("bytes left out"));
     assert!(said.len() < 17_000);
@@ -206,10 +205,10 @@ fn a_dropped_child_leaves_neither_process_nor_zombie() {
 #[test]
 fn a_child_gets_exactly_the_environment_it_is_given() {
     let mut cx = Context::for_tests();
-    let mut env = Env::from_iter([("PATH", "/usr/bin:/bin"), ("PGPASSWORD", "hunter2"), ("S3_KEY", "hunter3")]);
+    let mut env = Env::from_iter([("PATH", "/usr/bin:/bin"), ("PGPASSWORD", "hunter2")]);
     env.set("LANG", "C");
     cx.env = Arc::new(env);
-    let program = Program::new("env").without_env_prefix("PG").without_env("S3_KEY").env("PGHOST", "db");
+    let program = Program::new("env").without_env_prefix("PG").env("PGHOST", "db");
     let output = program.output(b"", &cx).unwrap();
     let mut lines: Vec<_> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
     lines.sort_unstable();
@@ -218,7 +217,7 @@ fn a_child_gets_exactly_the_environment_it_is_given() {
 
 #[test]
 fn debug_shows_no_value_of_the_environment() {
-    let program = Program::new("psql").arg("-X").env("PGPASSWORD", "hunter2").without_env("S3_KEY");
+    let program = Program::new("psql").arg("-X").env("PGPASSWORD", "hunter2");
     let shown = format!("{program:?}");
     assert!(!shown.contains("hunter2") && shown.contains("PGPASSWORD=...") && shown.contains("-X"), "{shown}");
 }

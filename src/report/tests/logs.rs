@@ -7,7 +7,8 @@ fn each_line_of_a_json_log_is_an_object() {
     let mut desk = desk();
     desk.options.json_log = true;
     desk.options.stderr = desk.options.stderr.terminal(80, &desk.env);
-    let mut outcome = outcome("backup", Items::Backups(vec![backup("mordor", "ok"), backup("app", "failed")]));
+    let mut outcome =
+        outcome("backup", Items::Backups(vec![backup("mordor", UnitStatus::Ok), backup("app", UnitStatus::Failed)]));
     outcome.problems = vec![problem(Severity::Failure)];
     let lines = shown(desk, &outcome, FAILED).replace("--- stderr\n", "");
     assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line.is_object())));
@@ -69,7 +70,7 @@ fn a_log_file_holds_the_whole_run_for_us_alone() {
     let path = reporter.open_log(directory.path(), RunId::starting(time("2026-06-12T03:00:00Z"))).unwrap();
     let worker = reporter.observer();
     std::thread::spawn(move || worker.event(Event::Note { text: "from another thread".into() })).join().unwrap();
-    reporter.finish(&outcome("backup", Items::Backups(vec![backup("mordor", "ok")])), OK).unwrap();
+    reporter.finish(&outcome("backup", Items::Backups(vec![backup("mordor", UnitStatus::Ok)])), OK).unwrap();
 
     let name = path.file_name().unwrap().to_str().unwrap();
     assert_eq!(name, format!("db-backup_20260612_030000Z_{}.log", std::process::id()));

@@ -74,7 +74,7 @@ impl Capture for PlainCapture {
         self.ended = matches!(finished.exit, Exit::Code(_));
         if !finished.exit.is_success() {
             let error = diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail);
-            return Err(if error.hint_text().is_some() { error } else { error.hint(self.way_out(finished.exit)) });
+            return Err(error.hint_if_none(self.way_out(finished.exit)));
         }
         self.check_whole()?;
         let mut warnings = std::mem::take(&mut self.warnings);

@@ -198,52 +198,22 @@ impl Lexer {
     fn byte(&mut self, byte: u8) -> bool {
         match self.state {
             State::Sql => return self.sql_byte(byte),
-            State::LineComment => {
-                // psql ends a comment at either.
-                if matches!(byte, b'\n' | b'\r') {
-                    // Only whole lines count, so that `-- ... complete` in a longer comment is none.
-                    if self.line == TRAILER {
-                        self.complete = true;
-                    }
-                    self.state = State::Sql;
-                } else if self.line.len() <= TRAILER.len() {
-                    self.line.push(byte);
-                }
+            State::DollarTag => return self.tag_byte(byte),
+            State::QuoteEnd { escapes } if byte != b'\'' => {
+                self.state = State::Sql;
+                self.word.clear();
+                self.continues = Some(Continues { escapes, on_later_line: false });
+                return self.sql_byte(byte);
             }
             State::BlockComment { depth } => {
-                let depth = match (self.last, byte) {
-                    (b'/', b'*') => depth + 1,
-                    (b'*', b'/') => depth - 1,
-                    _ => {
-                        self.last = byte;
-                        return false;
-                    }
-                };
-                self.state = if depth == 0 { State::Sql } else { State::BlockComment { depth } };
-                // A byte is part of one mark alone: `/*/` is not an end.
-                self.last = 0;
+                self.block_comment_byte(depth, byte);
                 return false;
             }
-            State::Quote { escapes } => {
-                self.keep(&[byte]);
-                if self.escaped {
-                    self.escaped = false;
-                } else if byte == b'\\' && escapes {
-                    self.escaped = true;
-                } else if byte == b'\'' {
-                    self.state = State::QuoteEnd { escapes };
-                }
-            }
+            State::LineComment => self.line_comment_byte(byte),
+            State::Quote { escapes } => self.quote_byte(escapes, byte),
             State::QuoteEnd { escapes } => {
-                if byte == b'\'' {
-                    self.keep(&[byte]);
-                    self.state = State::Quote { escapes };
-                } else {
-                    self.state = State::Sql;
-                    self.word.clear();
-                    self.continues = Some(Continues { escapes, on_later_line: false });
-                    return self.sql_byte(byte);
-                }
+                self.keep(&[byte]);
+                self.state = State::Quote { escapes };
             }
             State::Identifier => {
                 self.keep(&[byte]);
@@ -251,12 +221,49 @@ impl Lexer {
                     self.state = State::Sql;
                 }
             }
-            State::DollarTag => return self.tag_byte(byte),
             State::Dollar => self.dollar_byte(byte),
             State::BeforeRows | State::Rows | State::Command => {}
         }
         self.last = byte;
         false
+    }
+
+    fn line_comment_byte(&mut self, byte: u8) {
+        // psql ends a comment at either.
+        if matches!(byte, b'\n' | b'\r') {
+            // Only whole lines count, so that `-- ... complete` in a longer comment is none.
+            if self.line == TRAILER {
+                self.complete = true;
+            }
+            self.state = State::Sql;
+        } else if self.line.len() <= TRAILER.len() {
+            self.line.push(byte);
+        }
+    }
+
+    fn block_comment_byte(&mut self, depth: u32, byte: u8) {
+        let depth = match (self.last, byte) {
+            (b'/', b'*') => depth + 1,
+            (b'*', b'/') => depth - 1,
+            _ => {
+                self.last = byte;
+                return;
+            }
+        };
+        self.state = if depth == 0 { State::Sql } else { State::BlockComment { depth } };
+        // A byte is part of one mark alone: `/*/` is not an end.
+        self.last = 0;
+    }
+
+    fn quote_byte(&mut self, escapes: bool, byte: u8) {
+        self.keep(&[byte]);
+        if self.escaped {
+            self.escaped = false;
+        } else if byte == b'\\' && escapes {
+            self.escaped = true;
+        } else if byte == b'\'' {
+            self.state = State::QuoteEnd { escapes };
+        }
     }
 
     fn sql_byte(&mut self, byte: u8) -> bool {
@@ -298,13 +305,7 @@ impl Lexer {
             .map(|before| Continues { on_later_line: before.on_later_line || matches!(byte, b'\n' | b'\r'), ..before });
         self.keep(&[byte]);
         self.keep_bare(byte);
-        if is_word(byte) || (byte == b'$' && !self.word.is_empty()) {
-            if self.word.len() < 3 {
-                self.word.push(byte);
-            }
-        } else {
-            self.word.clear();
-        }
+        self.keep_word(byte);
         false
     }
 
@@ -370,6 +371,14 @@ impl Lexer {
         let is_leading_space = self.bare.is_empty() && byte.is_ascii_whitespace();
         if self.bare.len() < HEAD && !is_leading_space {
             self.bare.push(byte);
+        }
+    }
+
+    fn keep_word(&mut self, byte: u8) {
+        if !is_word(byte) && (byte != b'$' || self.word.is_empty()) {
+            self.word.clear();
+        } else if self.word.len() < 3 {
+            self.word.push(byte);
         }
     }
 

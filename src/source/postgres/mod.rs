@@ -25,8 +25,9 @@ use crate::host::Context;
 use crate::names::{Id, TargetName, UnitName, hex};
 use crate::source::{Capture, Destination, Facts, Probe, Sink, Source, StageOptions};
 
-/// The longest `application_name` that PostgreSQL keeps, in bytes.
-const APPLICATION_LEN: usize = 63;
+/// The longest name that PostgreSQL keeps, of a database or a session, in bytes: its NAMEDATALEN - 1
+/// (documentation, "Identifiers and Key Words").
+const MAX_NAME_LEN: usize = 63;
 /// Databases that a server has to ask it about others, the usual first.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
@@ -77,8 +78,8 @@ impl Postgres {
             Destination::Own => Connection::resolve(&self.config, cx)?.database().to_owned(),
             Destination::Database(name) => name.clone(),
         };
-        if wanted.is_empty() || wanted.len() > APPLICATION_LEN {
-            let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to 63 bytes");
+        if wanted.is_empty() || wanted.len() > MAX_NAME_LEN {
+            let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to {MAX_NAME_LEN} bytes");
             return Err(Error::new(Kind::Refused, what).hint("choose a shorter name"));
         }
         restore::examine(admin, &wanted, facts.server_version.as_deref(), restore, options, cx)
@@ -150,6 +151,6 @@ fn newer_client(pg_dump: &client::Client, facts: &SourceFacts) -> Vec<String> {
 /// Names run and unit in the server's list of sessions, within the characters that it keeps.
 fn application_name(unit: &UnitName, id: Id) -> String {
     let mut name = format!("db-backup-tools {id} {}", unit.escaped());
-    name.truncate(APPLICATION_LEN);
+    name.truncate(MAX_NAME_LEN);
     name
 }

@@ -167,7 +167,7 @@ impl Storage for Local {
         }
         // A sync that failed is not tried again: the kernel may say yes to the second.
         let settled = |dir: PathBuf| match touched.get(&dir) {
-            Some(Err(error)) => Err(Error::new(error.kind(), error.cause())),
+            Some(Err(error)) => Err(error.copy()),
             _ => Ok(()),
         };
         removed.into_iter().map(|outcome| outcome.and_then(settled)).collect()
