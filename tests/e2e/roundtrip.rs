@@ -251,3 +251,22 @@ fn a_role_that_is_no_superuser_backs_up_and_restores_what_it_owns() {
     assert_eq!(properties("shop", &cluster).split('|').next(), Some("shop"));
     assert_eq!(databases_of(&cluster, "shop"), ["shop"]);
 }
+
+#[test]
+fn names_that_psql_takes_for_words_of_its_own_come_back() {
+    let database = SHARED.create_database();
+    database.psql(
+        "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE FUNCTION \"begin\"() RETURNS int LANGUAGE sql AS 'SELECT 7';
+         CREATE FUNCTION span(\"begin\" int, \"end\" int) RETURNS TABLE (\"case\" int) LANGUAGE sql AS 'SELECT $2 - $1';
+         CREATE FOREIGN TABLE periods (\"begin\" date, \"end\" date) SERVER far;
+         CREATE MATERIALIZED VIEW far_away AS SELECT * FROM periods WITH NO DATA;
+         CREATE TABLE t AS SELECT i, 'x' AS \"begin\" FROM generate_series(1, 100) i",
+    );
+    let test = Test::of(&database);
+    test.run(["backup"]).ok();
+    let restored = SHARED.adopt(&format!("{}_again", database.name()));
+    test.run(["restore", "app", "--to-database", restored.name()]).ok();
+    assert_eq!(restored.dump(), database.dump());
+    assert_eq!(restored.psql("SELECT public.begin() + count(*) FROM t"), "107");
+}

@@ -31,7 +31,8 @@ pub(super) struct PlainCapture {
 impl PlainCapture {
     /// Starts pg_dump. Its session bears the application name of `psql`.
     pub(super) fn start(pg_dump: Client, psql: Psql, facts: SourceFacts, warnings: Vec<String>, cx: &Context) -> Result<Self> {
-        let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]);
+        let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
+        let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
         let child = psql.connection.apply(program, &psql.application).spawn_reader(cx)?;
         Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }

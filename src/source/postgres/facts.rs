@@ -72,6 +72,8 @@ pub(super) struct SourceFacts {
     pub server_version: String,
     pub database: String,
     pub bytes: Option<u64>,
+    /// Something has a name that psql takes for a word of its own: the dump must quote every name.
+    pub quote_all: bool,
     #[serde(flatten)]
     pub restore: RestoreFacts,
 }
@@ -133,6 +135,17 @@ SELECT json_build_object(
   'server_version', current_setting('server_version'),
   'database', current_database(),
   'bytes', CASE WHEN has_database_privilege(db.oid, 'CONNECT') THEN pg_database_size(db.oid) END,
+  -- psql counts BEGIN to END in what begins with C F or C P (CREATE FUNCTION, FOREIGN TABLE, POLICY, ...), and an
+  -- unquoted name counts too: what follows is never run.
+  'quote_all', EXISTS (
+    SELECT FROM pg_namespace WHERE nspname = 'begin'
+    UNION ALL SELECT FROM pg_class WHERE relname = 'begin'
+    UNION ALL SELECT FROM pg_type WHERE typname = 'begin'
+    UNION ALL SELECT FROM pg_proc WHERE proname = 'begin' OR 'begin' = ANY (proargnames)
+    UNION ALL SELECT FROM pg_policy WHERE polname = 'begin'
+    UNION ALL SELECT FROM pg_publication WHERE pubname = 'begin'
+    UNION ALL SELECT FROM pg_foreign_server WHERE srvname = 'begin'
+    UNION ALL SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attname = 'begin' AND c.relkind <> 'i'),
   'owner', pg_get_userbyid(db.datdba),
   'encoding', pg_encoding_to_char(db.encoding),
   'locale', db.datcollate,
@@ -155,9 +168,11 @@ SELECT json_build_object(
                      WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM far_relations))
 ) FROM db;";
 
-/// Asks a source's server.
+/// Asks a source's server. Where the dump must quote every name, so are those that it is compared with.
 pub(super) fn of_source(psql: &Psql, cx: &Context) -> Result<SourceFacts> {
-    psql.ask(SOURCE, "asking the server about the database", cx)
+    let ask = |sql: &str| psql.ask::<SourceFacts>(sql, "asking the server about the database", cx);
+    let facts = ask(SOURCE)?;
+    if facts.quote_all { ask(&format!("SET quote_all_identifiers = on;\n{SOURCE}")) } else { Ok(facts) }
 }
 
 /// What a role may not read, so that pg_dump would fail or leave something out.

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Block, page};
-use crate::forge::{backed_up, databases_of};
 use crate::support::cluster::{HOST, PASSWORD, SUPERUSER, binaries};
-use crate::support::{Cluster, SHARED, comparable, repository};
+use crate::support::{Cluster, comparable, repository};
 
 /// Directories of the machine that the pages use.
 const PLACES: [&str; 4] = ["/etc/db-backup", "/var/backups", "/var/lib/db-backup", "/usr/local/bin"];
@@ -211,29 +210,6 @@ fn the_quickstarts_role_may_do_no_more_than_it_needs() {
         let printed = machine.run(&[backup]).expect_err(taken);
         assert!(printed.contains(named), "{taken}: {printed}");
     }
-}
-
-#[test]
-fn a_function_named_begin_comes_back_as_the_quickstart_says() {
-    let page = page("QUICKSTART.md").text;
-    let original = SHARED.create_database();
-    original.psql("CREATE FUNCTION \"begin\"() RETURNS int LANGUAGE sql AS 'SELECT 7'; CREATE TABLE t AS SELECT 1 AS i");
-    let test = backed_up(&original, "gzip");
-    let name = format!("{}_again", original.name());
-    let ran = test.run(["restore", "app", "--to-database", &name]).fails(1);
-    // Which of the two depends on psql's version.
-    let said = ["backslash commands are restricted", "did not get to the end of the dump"];
-    assert!(said.iter().any(|text| ran.stderr.contains(text) && page.contains(&format!("`{text}`"))), "{}", ran.stderr);
-    assert_eq!(databases_of(&SHARED, &name), [""; 0]);
-    let file = test.path("dump.sql");
-    test.run(["restore", "app", "--output", file.to_str().unwrap()]).ok();
-    let dump = fs::read_to_string(&file).unwrap();
-    let (unquoted, quoted) = ("CREATE FUNCTION public.begin(", "CREATE FUNCTION public.\"begin\"(");
-    assert!(dump.contains(unquoted) && page.contains(quoted), "{dump}");
-    fs::write(&file, dump.replace(unquoted, quoted)).unwrap();
-    let copy = SHARED.create_database();
-    copy.load(&file);
-    assert_eq!(copy.psql("SELECT public.begin() + i FROM t"), "8");
 }
 
 #[test]
