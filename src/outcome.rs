@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
+use crate::catalog::stats::Stats;
 use crate::error::{Error, Kind};
 use crate::names::{Id, RunId};
 
@@ -222,20 +223,9 @@ pub struct StatsItem {
     pub host: String,
     /// The unit.
     pub unit: String,
-    /// Whole backups.
-    pub count: u64,
-    /// Bytes stored by all of them, each counted once.
-    pub bytes: u64,
-    /// Mean size in bytes.
-    pub average_bytes: u64,
-    /// Start of the oldest.
-    pub oldest: Option<DateTime<Utc>>,
-    /// Start of the newest.
-    pub newest: Option<DateTime<Utc>>,
-    /// Content bytes over stored bytes.
-    pub compression_ratio: Option<f64>,
-    /// Content bytes of the newest over those of the oldest, less one.
-    pub growth: Option<f64>,
+    /// The numbers of its whole backups, each counted once.
+    #[serde(flatten)]
+    pub stats: Stats,
 }
 
 /// What `prune` does with a backup.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::names::Id;
 use crate::quantity::show_duration;
@@ -22,7 +23,7 @@ pub struct Sample {
 }
 
 /// What `list --stats` shows of a unit.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Backups.
     pub count: u64,

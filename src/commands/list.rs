@@ -381,19 +381,10 @@ impl Listing<'_> {
                 units.entry(&row.unit).or_default().push(sample);
             }
         }
-        let item = |(unit, samples): (&UnitName, Vec<Sample>)| {
-            let stats = stats::stats(samples);
-            StatsItem {
-                host: self.host.to_string(),
-                unit: unit.to_string(),
-                count: stats.count,
-                bytes: stats.bytes,
-                average_bytes: stats.average_bytes,
-                oldest: stats.oldest,
-                newest: stats.newest,
-                compression_ratio: stats.compression_ratio,
-                growth: stats.growth,
-            }
+        let item = |(unit, samples): (&UnitName, Vec<Sample>)| StatsItem {
+            host: self.host.to_string(),
+            unit: unit.to_string(),
+            stats: stats::stats(samples),
         };
         units.into_iter().map(item).collect()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::*;
+use crate::catalog::stats::Stats;
 use crate::host::clock::SetClock;
 use crate::names::{Id, UnitName};
 use crate::observe::Event;
@@ -224,19 +225,8 @@ fn an_empty_list_leaves_stdout_empty() {
 
 #[test]
 fn stats_are_one_row_a_unit_in_the_configs_timezone() {
-    let empty = StatsItem {
-        host: "web1".into(),
-        unit: "new".into(),
-        count: 0,
-        bytes: 0,
-        average_bytes: 0,
-        oldest: None,
-        newest: None,
-        compression_ratio: None,
-        growth: None,
-    };
-    let full = StatsItem {
-        unit: "mordor".into(),
+    let empty = StatsItem { host: "web1".into(), unit: "new".into(), stats: Stats::default() };
+    let stats = Stats {
         count: 14,
         bytes: 3_041_729_656,
         average_bytes: 217_266_404,
@@ -244,8 +234,8 @@ fn stats_are_one_row_a_unit_in_the_configs_timezone() {
         newest: Some(time("2026-06-12T02:30:00Z")),
         compression_ratio: Some(4.09),
         growth: Some(0.0712),
-        ..empty.clone()
     };
+    let full = StatsItem { unit: "mordor".into(), stats, ..empty.clone() };
     let desk = desk();
     let mut reporter = Reporter::new(desk.options, &desk.env);
     reporter.set_timezone(Tz::America__Sao_Paulo);

@@ -116,17 +116,17 @@ fn stats(rows: &[StatsItem], look: &Look) -> String {
     let when = |at: Option<DateTime<Utc>>| {
         plain(at.map(|at| at.with_timezone(&look.timezone).format("%Y-%m-%d %H:%M").to_string()).unwrap_or_default())
     };
-    for row in rows {
-        let growth = row.growth.map(|growth| format!("{:+.1}%", growth * 100.0)).unwrap_or_default();
+    for StatsItem { host, unit, stats } in rows {
+        let growth = stats.growth.map(|growth| format!("{:+.1}%", growth * 100.0)).unwrap_or_default();
         table.row(vec![
-            plain(&row.unit),
-            plain(&row.host),
-            plain(row.count.to_string()),
-            bytes(Some(row.bytes)),
-            bytes(Some(row.average_bytes)),
-            when(row.oldest),
-            when(row.newest),
-            plain(row.compression_ratio.map(|ratio| format!("{ratio:.1}x")).unwrap_or_default()),
+            plain(unit),
+            plain(host),
+            plain(stats.count.to_string()),
+            bytes(Some(stats.bytes)),
+            bytes(Some(stats.average_bytes)),
+            when(stats.oldest),
+            when(stats.newest),
+            plain(stats.compression_ratio.map(|ratio| format!("{ratio:.1}x")).unwrap_or_default()),
             // The last column's empty cells stay empty.
             plain(if growth.is_empty() { "-".into() } else { growth }),
         ]);
