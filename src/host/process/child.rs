@@ -254,6 +254,17 @@ impl Child {
             .hint("a program behind it was left in the background: look for it in the process list")
     }
 
+    /// Tries until bytes have moved, or the token is cancelled.
+    fn until_moved(&mut self, mut moved: impl FnMut(&mut Self) -> io::Result<Option<usize>>) -> io::Result<usize> {
+        loop {
+            self.cancel.check()?;
+            if let Some(count) = moved(self)? {
+                return Ok(count);
+            }
+            self.pause(Until::Moved)?;
+        }
+    }
+
     fn drain_unread(&mut self) {
         if let Some(stderr) = &self.stderr
             && drain(stderr, &mut self.said) == Drained::ToItsEnd
@@ -332,13 +343,7 @@ impl Read for Child {
         if buffer.is_empty() {
             return Ok(0);
         }
-        loop {
-            self.cancel.check()?;
-            if let Some(count) = self.take(buffer)? {
-                return Ok(count);
-            }
-            self.pause(Until::Moved)?;
-        }
+        self.until_moved(|child| Ok(child.take(buffer)?))
     }
 }
 
@@ -349,13 +354,7 @@ impl Write for Child {
         if bytes.is_empty() {
             return Ok(0);
         }
-        loop {
-            self.cancel.check()?;
-            if let Some(count) = self.give(bytes)? {
-                return Ok(count);
-            }
-            self.pause(Until::Moved)?;
-        }
+        self.until_moved(|child| child.give(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
