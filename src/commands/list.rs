@@ -11,7 +11,7 @@ use crate::catalog::stats::{self, Sample};
 use crate::catalog::{self, Entry, Seen, Survey};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::verify::{self, Verdict};
-use crate::commands::{Found, is_interrupted, notice};
+use crate::commands::{Found, is_interrupted, named_host, notice};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -65,8 +65,7 @@ struct Listing<'a> {
 /// Lists what is selected.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     let nothing = || if options.stats { Items::Stats(Vec::new()) } else { Items::Rows(Vec::new()) };
-    let host = options.host.clone().map_or(Ok(config.host.clone()), HostName::new);
-    let host = host.map_err(|error| Error::new(Kind::Config, format!("--host: {error}")));
+    let host = named_host(options.host.as_deref()).map(|host| host.unwrap_or_else(|| config.host.clone()));
     let opened = host.and_then(|host| Ok((host, stores::open_named(config, &options.storages)?)));
     let (host, stores) = match opened {
         Ok(opened) => opened,
@@ -89,7 +88,7 @@ impl Listing<'_> {
         let mut units: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
         let mut unit_names = UnitNames::new(self.config);
         for backup in &backups {
-            units.entry(self.unit_of(backup, &mut unit_names)).or_default().push(backup);
+            units.entry(unit_names.of_backup(backup, &self.stores, self.cx)).or_default().push(backup);
         }
         names.check(self.config, &units.keys().cloned().collect::<Vec<_>>())?;
         let mut rows = Vec::new();
@@ -175,12 +174,6 @@ impl Listing<'_> {
         }
     }
 
-    fn unit_of(&self, backup: &Backup, names: &mut UnitNames) -> UnitName {
-        let copy = backup.copies.iter().find(|copy| copy.entry.has_manifest).or(backup.copies.first());
-        let found = copy.and_then(|copy| Some(names.of_entry(&copy.entry, self.store(&copy.storage)?, self.cx)));
-        found.unwrap_or_else(|| names.of(&backup.stem.unit))
-    }
-
     /// The rows of one unit: looked at, and verified where that was asked for.
     fn rows_of<'a>(&mut self, unit: &UnitName, backups: &[&'a Backup]) -> Result<Vec<Row<'a>>> {
         let see_all = self.options.stats || self.options.verify || self.options.max_age.is_some() || self.options.at.is_some();
@@ -249,7 +242,7 @@ impl Listing<'_> {
     }
 
     fn store(&self, name: &str) -> Option<&Store<'_>> {
-        self.stores.iter().find(|store| store.name() == name)
+        stores::named(&self.stores, name)
     }
 
     /// Reads every copy that has a manifest again. What was found bad before may be found good now.

@@ -14,6 +14,7 @@ pub mod restore;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Reason;
+use crate::names::HostName;
 use crate::observe::Event;
 use crate::outcome::{Items, Problem, Severity};
 use crate::source::Probe;
@@ -60,6 +61,12 @@ fn readable(probe: Probe) -> Result<Probe> {
     Err(Error::new(Kind::Database, format!("the role can't read everything: {shown}{more}"))
         .step("privileges")
         .hint("GRANT pg_read_all_data TO the role (server 14 and later), ALTER ROLE ... BYPASSRLS, or back up as the owner"))
+}
+
+/// The host that `--host` names, where it names one.
+fn named_host(host: Option<&str>) -> Result<Option<HostName>> {
+    let host = host.map(HostName::new).transpose();
+    host.map_err(|error| Error::new(Kind::Config, format!("--host: {error}")))
 }
 
 /// Whether a signal ended it: then nothing more is begun.

@@ -5,18 +5,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::catalog::backups::{self, Backup, Copy};
+use crate::catalog::backups::{self, Backup};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::{self, Entry, Seen};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files, source_of};
-use crate::commands::{Found, notice, verify, warn};
+use crate::commands::{Found, named_host, notice, verify, warn};
 use crate::config::mistake::nearest;
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::pipe::StandardOutput;
 use crate::host::{Context, files, lock};
-use crate::names::{Escaped, HostName, UnitName};
+use crate::names::{Escaped, UnitName};
 use crate::observe::Event;
 use crate::outcome::{Items, Problem, RestoreItem, RestoreStatus, Severity};
 use crate::plan::{self, Names};
@@ -131,14 +131,11 @@ fn open_stores<'a>(config: &'a Config, names: &Names, options: &Options) -> Resu
 }
 
 fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: &Options, cx: &Context) -> Result<Choice<'a>> {
-    let host = match &options.host {
-        Some(host) => Some(HostName::new(host.as_str()).map_err(|error| Error::new(Kind::Config, format!("--host: {error}")))?),
-        None => None,
-    };
+    let host = named_host(options.host.as_deref())?;
     let own = host.as_ref().unwrap_or(&config.host).escaped();
     let mut backups = scan(stores, Some(&own), cx)?;
     let mut units = UnitNames::new(config);
-    let mut is_wanted = |backup: &Backup| names.matches_unit(&unit_of(backup, &mut units, stores, cx));
+    let mut is_wanted = |backup: &Backup| names.matches_unit(&units.of_backup(backup, stores, cx));
     if host.is_none() && !backups.iter().any(&mut is_wanted) {
         backups = scan(stores, None, cx)?;
     }
@@ -158,14 +155,6 @@ fn choose<'a>(config: &Config, stores: &'a [Store<'a>], names: &Names, options: 
         return Err(nothing_found(config, stores, options, cx));
     }
     pick(config, stores, backups, &options.at, cx)
-}
-
-fn unit_of(backup: &Backup, units: &mut UnitNames, stores: &[Store<'_>], cx: &Context) -> UnitName {
-    let named = |copy: &Copy| {
-        let store = stores.iter().find(|store| store.name() == copy.storage)?;
-        Some(units.of_entry(&copy.entry, store, cx))
-    };
-    backup.copies.iter().find(|copy| copy.entry.has_manifest).and_then(named).unwrap_or_else(|| name_in_files(&backup.stem.unit))
 }
 
 fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {
@@ -241,7 +230,7 @@ fn first_whole<'a>(
 ) -> Result<(&'a Store<'a>, Entry, Box<Manifest>)> {
     let mut failure: Option<Error> = None;
     for copy in &backup.copies {
-        let Some(store) = stores.iter().find(|store| store.name() == copy.storage) else { continue };
+        let Some(store) = stores::named(stores, &copy.storage) else { continue };
         match catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown) {
             Seen::Whole(manifest) => return Ok((store, copy.entry.clone(), manifest)),
             Seen::Suspicious(manifest) if when.is_id() => return Ok((store, copy.entry.clone(), manifest)),

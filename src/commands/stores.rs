@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::catalog::backups::Backup;
 use crate::catalog::{self, Entry, Seen, Survey};
 use crate::config::model::{Config, StorageConfig, StorageKind, Target, TargetKind};
 use crate::error::Result;
@@ -50,6 +51,11 @@ pub(super) fn open_named<'a>(config: &'a Config, names: &[String]) -> Result<Vec
     Ok(plan::storages(config, names)?.into_iter().map(Store::open).collect())
 }
 
+/// The storage of this name, where it is one of these.
+pub(super) fn named<'s, 'a>(stores: &'s [Store<'a>], name: &str) -> Option<&'s Store<'a>> {
+    stores.iter().find(|store| store.name() == name)
+}
+
 /// The source of a target.
 pub(super) fn source_of(target: &Target) -> Box<dyn Source> {
     match &target.kind {
@@ -80,6 +86,15 @@ impl UnitNames {
             }
         }
         self.of(unit)
+    }
+
+    /// The unit of a backup, of which these storages hold something.
+    pub(super) fn of_backup(&mut self, backup: &Backup, stores: &[Store<'_>], cx: &Context) -> UnitName {
+        let copy = backup.copies.iter().find(|copy| copy.entry.has_manifest);
+        match copy.and_then(|copy| Some((copy, named(stores, &copy.storage)?))) {
+            Some((copy, store)) => self.of_entry(&copy.entry, store, cx),
+            None => self.of(&backup.stem.unit),
+        }
     }
 
     /// The unit of a name in files. One that was cut and that nothing knows is shown as it stands there.
