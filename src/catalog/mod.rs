@@ -17,6 +17,9 @@ use manifest::Manifest;
 pub use look::look;
 pub use scan::{Survey, scan, survey};
 
+/// What the small objects beside an artifact hold, pins and proofs: their names say it all.
+pub const MARK: &[u8] = b"{}\n";
+
 /// What one storage's listing says of one backup.
 #[derive(Debug, Clone)]
 pub struct Entry {

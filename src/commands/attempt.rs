@@ -6,6 +6,7 @@ use std::io;
 
 use chrono::{DateTime, Utc};
 
+use crate::catalog::MARK;
 use crate::catalog::manifest::{ArtifactFacts, CompressionFacts, ContentFacts, InventoryFacts, Manifest, SCHEMA};
 use crate::commands::stores::Store;
 use crate::config::model::{Compression, Config, Target};
@@ -19,9 +20,6 @@ use crate::stage::digest::{Digested, Sha256Meter};
 use crate::stage::pipeline::{self, Passed};
 use crate::stage::pool::Pool;
 use crate::storage::{ObjectMeta, Upload};
-
-/// What a pin's object holds: its name says it all.
-const PIN: &[u8] = b"{}\n";
 
 /// What an attempt works on.
 pub(super) struct Job<'a> {
@@ -243,7 +241,7 @@ fn commit_objects(
     };
     let meta = note(files.artifact.role.clone(), upload.commit())?;
     check_size(&meta.key, Some(&meta), artifact.bytes)?;
-    let pin = files.pin.then_some((Role::Pin, PIN));
+    let pin = files.pin.then_some((Role::Pin, MARK));
     let beside = [Some((Role::Inventory, files.inventory.as_slice())), pin, Some((Role::Manifest, &files.manifest))];
     for (role, bytes) in beside.into_iter().flatten() {
         let key = files.artifact.sibling(role.clone()).key();

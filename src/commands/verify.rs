@@ -3,8 +3,8 @@
 
 use std::io::{self, Read};
 
-use crate::catalog::Entry;
 use crate::catalog::manifest::Manifest;
+use crate::catalog::{Entry, MARK};
 use crate::commands::stores::Store;
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
@@ -81,7 +81,7 @@ pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit
     }
     let at = RunId::starting(cx.clock.now());
     let proof = entry.object(Role::Proof { kind: ProofKind::Verify, at, ok: bad.is_none() });
-    let written = store.storage.put_new(&proof.key(), b"{}\n", cx);
+    let written = store.storage.put_new(&proof.key(), MARK, cx);
     if let Some(error) = bad {
         return Err(error);
     }

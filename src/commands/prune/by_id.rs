@@ -1,8 +1,8 @@
 //! One backup by its id, instead of the policy: pinned, unpinned or deleted in every storage that
 //! holds it. It must never delete what is pinned, nor in a storage that only grows.
 
-use crate::catalog::Entry;
 use crate::catalog::resolve::{self, When};
+use crate::catalog::{Entry, MARK};
 use crate::commands::prune::{Done, Options, delete};
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::config::model::Config;
@@ -93,7 +93,7 @@ fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Con
     let pin = entry.object(Role::Pin).key();
     match action {
         Action::Pin if entry.pinned => Ok(()),
-        Action::Pin => store.storage.put_new(&pin, b"{}\n", cx).map(drop),
+        Action::Pin => store.storage.put_new(&pin, MARK, cx).map(drop),
         Action::Unpin => store.storage.delete(&[pin], cx).into_iter().collect(),
         Action::Delete => delete(store, entry, cx),
     }
