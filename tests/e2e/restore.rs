@@ -80,6 +80,17 @@ fn an_empty_database_that_somebody_is_connected_to_is_refused() {
 }
 
 #[test]
+fn the_servers_own_databases_are_refused() {
+    let test = backed_up(&small(&LOGGED), "gzip");
+    let templates = "SELECT datname FROM pg_database WHERE datistemplate ORDER BY 1";
+    for name in ["template1", "template0"] {
+        is_refused(&test, &[], &LOGGED, name, "is a template");
+    }
+    is_refused(&test, &[], &LOGGED, "postgres", "is the server's maintenance database");
+    assert_eq!(LOGGED.psql("postgres", templates), "template0\ntemplate1");
+}
+
+#[test]
 fn a_role_that_may_not_create_databases_is_refused() {
     let database = small(&LOGGED);
     let test = backed_up(&database, "gzip");

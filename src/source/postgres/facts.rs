@@ -215,6 +215,8 @@ pub(super) struct Receiver {
     pub role: String,
     pub can_create: bool,
     pub exists: bool,
+    /// New databases are copied from it.
+    pub is_template: bool,
     pub sessions: u64,
     /// What the database of the wanted name has beside its content: settings and privileges.
     pub own_settings: Vec<String>,
@@ -238,6 +240,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'role', current_user,
            'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
            'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
+           'is_template', EXISTS (SELECT FROM pg_database WHERE datname = {wanted} AND datistemplate),
            'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND backend_type <> 'autovacuum worker'),
            'own_settings', (SELECT coalesce(json_agg(x), '[]') FROM (
               SELECT unnest(s.setconfig) AS x FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase

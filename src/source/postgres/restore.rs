@@ -119,6 +119,13 @@ fn check_empty(admin: &Psql, wanted: &str, receiver: &Receiver, cx: &Context) ->
             .hint("restore beside it with --to-database NEWNAME, or drop or rename the database first")
             .step("examine"))
     };
+    if receiver.is_template {
+        return refuse(format!("database {wanted} is a template: every new database would be a copy of what is restored"));
+    }
+    // Our own sessions are there.
+    if wanted == admin.connection.database() {
+        return refuse(format!("database {wanted} is the server's maintenance database, from which restores are made"));
+    }
     let objects = facts::contents(&admin.on(wanted), cx).map_err(|error| error.step("examine"))?;
     if !objects.is_empty() {
         let more = if objects.len() > 3 { ", ..." } else { "" };
