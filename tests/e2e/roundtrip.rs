@@ -270,3 +270,17 @@ fn names_that_psql_takes_for_words_of_its_own_come_back() {
     assert_eq!(restored.dump(), database.dump());
     assert_eq!(restored.psql("SELECT public.begin() + count(*) FROM t"), "107");
 }
+
+#[test]
+fn a_database_that_sets_another_client_encoding_comes_back() {
+    let database = SHARED.create_database();
+    database.psql("CREATE TABLE t AS SELECT U&'\\8868\\793A\\30BD' AS text");
+    for encoding in ["SJIS", "LATIN1"] {
+        database.psql(&format!("ALTER DATABASE {} SET client_encoding = '{encoding}'", database.name()));
+        let test = Test::of(&database);
+        test.run(["backup"]).ok();
+        let restored = SHARED.adopt(&format!("{}_{encoding}", database.name()));
+        test.run(["restore", "app", "--to-database", restored.name()]).ok();
+        assert_eq!(restored.psql("SELECT text = U&'\\8868\\793A\\30BD' FROM t"), "t");
+    }
+}

@@ -33,7 +33,10 @@ impl PlainCapture {
     pub(super) fn start(pg_dump: Client, psql: Psql, facts: SourceFacts, warnings: Vec<String>, cx: &Context) -> Result<Self> {
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
         let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
-        let child = psql.connection.apply(program, &psql.application).spawn_reader(cx)?;
+        // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
+        // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
+        let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());
+        let child = program.spawn_reader(cx)?;
         Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }
 
