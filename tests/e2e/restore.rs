@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::forge::{backed_up, databases_of, manifest, target_on};
 use crate::session::Session;
 use crate::support::cluster::{PASSWORD, SUPERUSER};
-use crate::support::{Cluster, Database, Test};
+use crate::support::{Cluster, Database, SHARED, Test};
 
 /// A server whose log has every statement, so that it tells of a database that was there for a moment.
 static LOGGED: LazyLock<Cluster> = LazyLock::new(|| Cluster::start_with(&["log_statement=all", "allow_in_place_tablespaces=on"]));
@@ -235,4 +235,22 @@ fn what_is_not_put_back_and_what_was_left_behind_is_said() {
         assert!(warnings.iter().any(|text| text.contains(said)), "{said}: {warnings:?}");
         ran = ran.says(said);
     }
+}
+
+#[test]
+fn amounts_of_money_are_read_as_they_were_written_or_not_at_all() {
+    let database = SHARED.create_database();
+    database.psql("CREATE DOMAIN price AS money; CREATE TABLE t AS SELECT 1.5::numeric::money::price AS price");
+    let test = backed_up(&database, "gzip");
+    let mut changed = manifest(&test);
+    assert_eq!(changed["restore"]["money_locale"], json!(database.psql("SHOW lc_monetary")));
+    let restored = SHARED.adopt(&format!("{}_again", database.name()));
+    test.run(["restore", "app", "--to-database", restored.name()]).ok();
+    assert_eq!(restored.psql("SELECT price::money::numeric FROM t"), "1.50");
+    // In `xx_XX`, whatever that is, they may be other amounts.
+    changed["restore"]["money_locale"] = json!("xx_XX");
+    std::fs::write(test.stored_one(".manifest.json"), changed.to_string()).unwrap();
+    test.run(["restore", "app", "--to-database", "other_money"]).fails(1).says("the locale that the dump's amounts of money");
+    assert_eq!(databases_of(&SHARED, "other_money"), [""; 0]);
+    assert_eq!(manifest(&backed_up(&small(&SHARED), "gzip"))["restore"]["money_locale"], json!(null));
 }

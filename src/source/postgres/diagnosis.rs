@@ -14,7 +14,7 @@ const UNCONNECTED: [&str; 2] = ["connection to server ", "could not translate ho
 
 /// What the programs say, in lower case; what that means; and what to do. The first that fits counts.
 /// The texts are those of libpq, pg_dump and the server under `LC_ALL=C`.
-const KNOWN: [(&str, Kind, &str); 35] = [
+const KNOWN: [(&str, Kind, &str); 36] = [
     ("could not translate host name", Kind::Connection, "check `host:` and this machine's name resolution"),
     ("connection refused", Kind::Connection, "is the server running there, and are `host:` and `port:` right?"),
     (
@@ -80,6 +80,11 @@ const KNOWN: [(&str, Kind, &str); 35] = [
         "let the role read everything: GRANT pg_read_all_data TO it (server 14 and later), or back up as the owner",
     ),
     ("invalid locale", Kind::Database, "this server lacks the dump's locale: install it on the server's machine"),
+    (
+        "parameter \"lc_monetary\"",
+        Kind::Database,
+        "this server lacks the locale that the dump's amounts of money are written in: install it on the server's machine",
+    ),
     ("invalid lc_", Kind::Database, "this server lacks the dump's locale: install it on the server's machine"),
     ("no space left on device", Kind::Database, "the server's disk is full"),
     ("server closed the connection", Kind::Connection, "the server went away in the middle: look into its log"),

@@ -45,6 +45,9 @@ pub(super) struct RestoreFacts {
     /// Those that a grant or a default privilege names; none in the oldest manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant_roles: Option<Vec<String>>,
+    /// `lc_monetary` of the dump, where it may hold amounts of type `money`: `1,50` is 150 in another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_locale: Option<String>,
     /// Every tablespace that the dump names.
     #[serde(default)]
     pub tablespaces: Vec<String>,
@@ -159,6 +162,10 @@ SELECT json_build_object(
   'owners', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'o'),
   'grant_roles', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype NOT IN ('o', 'r')),
   'policy_roles', (SELECT coalesce(json_agg(DISTINCT rolname), '[]') FROM named WHERE deptype = 'r'),
+  'money_locale', CASE WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid >= 16384 AND atttypid IN ('money'::regtype, 'money[]'::regtype))
+                         OR EXISTS (SELECT FROM pg_type WHERE typbasetype IN ('money'::regtype, 'money[]'::regtype))
+                         OR EXISTS (SELECT FROM pg_range WHERE rngsubtype = 'money'::regtype)
+                       THEN current_setting('lc_monetary') END,
   'tablespaces', (SELECT coalesce(json_agg(DISTINCT t.spcname), '[]') FROM pg_class c
                     JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid >= 16384 AND t.spcname <> 'pg_default'),
   'extensions', (SELECT coalesce(json_agg(extname || ' ' || extversion ORDER BY extname), '[]')
