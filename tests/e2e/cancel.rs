@@ -242,15 +242,33 @@ fn units_behind_the_one_that_was_ended_are_not_begun() {
 }
 
 #[test]
+fn a_signal_that_timeout_sends_twice_leaves_nothing() {
+    let database = small_database();
+    let _locker = Locker::of(&database);
+    let test = Test::of(&database);
+    let running = test.spawn(["backup"]);
+    eventually("the dump waits", || !test.stored().is_empty());
+    // Often enough that they do not all become one on their way.
+    for _ in 0..1000 {
+        running.kill(Signal::TERM);
+    }
+    running.wait().fails(143).says("interrupted by signal 15");
+    is_clean(&test);
+}
+
+#[test]
 fn a_second_sigterm_ends_at_once() {
     let database = small_database();
     // Ending this child takes the two seconds that it is given to clean up.
     let test = faked(&database, "trap 'touch {dir}/asked' TERM; echo $$ >{dir}/child; while [ -d {dir} ]; do sleep 0.05; done");
-    let running = test.spawn(["backup"]);
+    let mut running = test.spawn(["backup"]);
     eventually("it runs", || test.path("child").exists());
     running.kill(Signal::TERM);
     eventually("the child was asked to end", || test.path("asked").exists());
-    running.kill(Signal::TERM);
+    eventually("it ends", || {
+        running.kill(Signal::TERM);
+        !running.is_running()
+    });
     let ran = running.wait();
     assert_eq!((ran.code, ran.signal), (None, Some(15)), "{}", ran.stderr);
     let pid = fs::read_to_string(test.path("child")).unwrap().trim().parse().unwrap();
