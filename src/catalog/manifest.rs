@@ -13,6 +13,9 @@ use crate::source::Facts;
 /// The version that we write, and the newest that we read.
 pub const SCHEMA: u32 = 1;
 
+/// What to do about a manifest of a later version.
+const UPGRADE: &str = "a newer db-backup-tools wrote it: upgrade this one to read it";
+
 /// All about one backup. `docs/storage-layout.md` defines every field.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
@@ -59,8 +62,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest's bytes. A newer schema is told apart from damage: its kind is `Check`, that
-    /// of everything else `Damaged`.
+    /// Reads a manifest's bytes. A newer schema, and a compression or encryption of a later version, is told
+    /// apart from damage: its kind is `Check`, that of everything else `Damaged`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         // Of a newer schema nothing but its number can be relied upon.
         let schema = serde_json::from_slice::<SchemaAlone>(bytes).map_err(|error| unreadable(&error))?.schema;
@@ -70,14 +73,19 @@ impl Manifest {
                     Kind::Check,
                     format!("the manifest has schema {newer}, {SCHEMA} is the newest known here"),
                 )
-                .hint("a newer db-backup-tools wrote it: upgrade this one to read it"));
+                .hint(UPGRADE));
             }
             Some(1..) => {}
             _ => return Err(damaged(&format!("its schema is {schema} and no version number"))),
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
         manifest.check().map_err(|cause| damaged(&cause))?;
-        Ok(manifest)
+        // To read it as what it is not would find it bad, and a bad one does not count in retention.
+        manifest.compression.parse()?;
+        match &manifest.encryption {
+            Some(_) => Err(Error::new(Kind::Check, "its encryption is not known to this version").hint(UPGRADE)),
+            None => Ok(manifest),
+        }
     }
 
     /// Writes it as it stands beside its artifact. Fails where [`Manifest::parse`] would refuse it.
@@ -228,8 +236,7 @@ impl CompressionFacts {
     pub fn parse(&self) -> Result<Compression> {
         let known = [Compression::Gzip(6), Compression::Zstd(3), Compression::None];
         known.into_iter().find(|compression| Self::of(*compression).kind == self.kind).ok_or_else(|| {
-            Error::new(Kind::Damaged, format!("compression {:?} is not known to this version", self.kind))
-                .hint("restore it with a newer version of this program")
+            Error::new(Kind::Check, format!("its compression {:?} is not known to this version", self.kind)).hint(UPGRADE)
         })
     }
 }
@@ -297,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn a_way_of_packing_that_is_not_known_asks_for_an_upgrade_and_is_no_damage() {
+        for (field, value) in [("compression", json!({ "type": "xz" })), ("encryption", json!({ "type": "age" }))] {
+            let error = Manifest::parse(&changed(|manifest| manifest[field] = value)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Check, "{error}");
+            assert!(error.to_string().contains(field) && error.hint_text().unwrap().contains("upgrade"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_manifest_is_damage() {
         let mut cut = fixture(SCHEMA);
         cut.truncate(cut.len() / 2);
@@ -335,7 +351,7 @@ mod tests {
         assert_eq!(of(Compression::Zstd(19)), (r#"{"type":"zstd","level":19}"#.into(), Compression::Zstd(3)));
         assert_eq!(of(Compression::None), (r#"{"type":"none"}"#.into(), Compression::None));
         let newer = CompressionFacts { kind: "xz".into(), level: None }.parse().unwrap_err();
-        assert_eq!(newer.to_string(), "compression \"xz\" is not known to this version");
+        assert_eq!(newer.to_string(), "its compression \"xz\" is not known to this version");
     }
 
     #[test]
