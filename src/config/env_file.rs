@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::config::expand::is_name;
 use crate::config::mistake::{ConfigError, Mistake};
 use crate::error::{Error, Kind};
-use crate::host::Env;
+use crate::host::{Env, files};
 
 /// Adds a file's variables; those that are set already win.
 pub fn load(path: &Path, env: &mut Env) -> Result<(), ConfigError> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = files::read_short(path).map_err(|error| {
         let what = format!("can't read the env file {}", path.display());
         ConfigError::Unreadable(
             Error::new(Kind::Config, what).hint("check the path behind --env-file, and its mode").source(error),

@@ -18,7 +18,7 @@ use crate::config::model::Config;
 use crate::config::node::{Node, Value};
 use crate::config::walk::{Fields, Walk};
 use crate::error::{Error, Kind, Result};
-use crate::host::Env;
+use crate::host::{Env, files};
 use crate::names::HostName;
 
 /// Names the file when `-c` does not.
@@ -71,7 +71,7 @@ pub fn read_file(path: &Path, env: &Env, facts: &HostFacts) -> Result<Config, Co
         ConfigError::Unreadable(Error::new(Kind::Config, cause).hint(hint).source(error))
     };
     let wrong = |mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes };
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = files::read_short(path).map_err(unreadable)?;
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     let text = String::from_utf8(bytes).map_err(|error| wrong(vec![not_utf8(&error)]))?;
     let absolute = std::path::absolute(path).map_err(unreadable)?;

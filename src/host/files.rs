@@ -72,6 +72,18 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     Ok(open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
+/// Reads a whole file of a person's, of whatever kind it is: a pipe, too. One that is longer than any
+/// such file, as a device in its place is, is an error.
+pub fn read_short(path: &Path) -> io::Result<Vec<u8>> {
+    const LONGEST: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {} MiB", LONGEST >> 20)));
+    }
+    Ok(bytes)
+}
+
 /// Opens a regular file for reading. A link, a pipe or a device in its place is an error, at once.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     open_regular_with(path, OFlags::RDONLY)

@@ -342,3 +342,12 @@ fn help_reads_the_same_short_and_long_and_names_every_command() {
     test.run([""; 0]).fails(2).says("Usage: db-backup-tools");
     assert!(test.run(["--version"]).ok().stdout.starts_with("db-backup-tools "));
 }
+
+#[test]
+fn a_device_in_a_files_place_is_refused_before_it_fills_the_memory() {
+    let test = Test::new();
+    test.run(["-c", "/dev/zero", "validate"]).fails(2).says("can't read the configuration /dev/zero: it is longer than 16 MiB");
+    test.run(["--env-file", "/dev/zero", "validate"])
+        .fails(2)
+        .says("can't read the env file /dev/zero: it is longer than 16 MiB");
+}
