@@ -161,9 +161,8 @@ impl PlainSink {
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.
         let mut preamble = "SET standard_conforming_strings = on;\n".to_owned();
-        if let Some(locale) = &arrival.facts.money_locale {
-            preamble.push_str(&format!("SET lc_monetary = {};\n", quote_literal(locale)));
-        }
+        let money = arrival.facts.money_locale.iter().map(|locale| format!("SET lc_monetary = {};\n", quote_literal(locale)));
+        preamble.extend(money);
         if session.client.has_restricted_mode() {
             preamble.insert_str(0, &format!("\\restrict {}\n", random_word()?));
         } else {
