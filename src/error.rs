@@ -19,7 +19,7 @@ pub enum Kind {
     Locked,
     /// A signal or the caller ended it.
     Interrupted,
-    /// The unit's own time was up.
+    /// The time of one attempt at a unit was up, or of a clean-up.
     Timeout,
     /// A server could not be reached, or the connection broke: worth another try.
     Connection,

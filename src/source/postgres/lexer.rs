@@ -75,7 +75,8 @@ pub(super) struct Lexer {
     word: Vec<u8>,
     last: u8,
     /// What was last is a string, and perhaps space and comments: another quote on a later line continues
-    /// it, with its escapes.
+    /// it, with its escapes, as the server reads it. psql takes it for a new one: where the two differ, it cuts
+    /// the statement inside a string, and the server refuses that.
     continues: Option<Continues>,
     /// A backslash took the next byte of a quote.
     escaped: bool,
