@@ -222,3 +222,12 @@ fn a_storage_that_fails_once_gets_a_backup_of_its_own_by_a_second_attempt() {
     assert_ne!(id(&test.storage()), id(&test.path("second")));
     assert_eq!(test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_storage_that_goes_away_in_the_middle_is_told_with_a_remedy() {
+    let database = small_database();
+    let vanish = "[ \"$1\" = --version ] && exec {real} --version\n{real} \"$@\" && rm -rf {storage}";
+    let test = Test::of(&database).fake_bin("pg_dump", vanish);
+    test.run(["backup"]).fails(1).says("app: storage local: commit: can't").says("is the disk still there?");
+    test.run(["list"]).fails(1).says("is not there");
+}

@@ -63,7 +63,8 @@ impl LocalUpload {
     fn publish(&mut self) -> Result<ObjectMeta> {
         files::rename_new(&self.temporary.path, &self.place.file).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => taken(&self.place.file),
-            _ => failed(error, "can't give a name to", &self.place.file),
+            _ => failed(error, "can't give a name to", &self.place.file)
+                .hint_if_none("its directory went away or was closed while it was written: is the disk still there?"),
         })?;
         self.temporary.gone = true;
         self.confirm().inspect_err(|_| {
