@@ -2,6 +2,7 @@
 //! express. It reads no file and no variable, and runs nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -232,12 +233,18 @@ pub struct List {
     /// Number, sizes, ages and growth of each unit instead
     #[arg(long, conflicts_with = "verify")]
     pub stats: bool,
+    /// Tables with rows and bytes, and growth since the backup before
+    #[arg(long, conflicts_with_all = ["stats", "verify"])]
+    pub tables: bool,
     /// Read every byte again and compare digests
     #[arg(long)]
     pub verify: bool,
     /// Exit 1 if any enabled unit's newest backup is older, or it has none
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub max_age: Option<Duration>,
+    /// Exit 1 if any enabled unit's newest proof, by drill or --verify, is older, or it has none
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub max_unproven: Option<Duration>,
 }
 
 /// `restore`.
@@ -252,18 +259,12 @@ Examples:
   db-backup-tools restore shop --to-database shop_check
   db-backup-tools restore shop --at 2026-06-12 --output - | less")]
 pub struct Restore {
-    /// The unit or target, by name, or by a glob that only one matches
-    #[arg(value_name = "NAME", required_unless_present = "named", value_parser = NonEmptyStringValueParser::new())]
-    positional: Option<String>,
+    /// The unit or target, by name, or by a glob that only one matches; with --drill any number, none: all
+    #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    positional: Vec<String>,
     /// The same as NAME
-    #[arg(
-        short = 'n',
-        long = "name",
-        value_name = "NAME",
-        conflicts_with = "positional",
-        value_parser = NonEmptyStringValueParser::new()
-    )]
-    named: Option<String>,
+    #[arg(short = 'n', long = "name", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    named: Vec<String>,
     /// Which backup
     #[arg(long, value_name = "WHEN", default_value = "latest", value_parser = NonEmptyStringValueParser::new())]
     pub at: String,
@@ -279,12 +280,27 @@ pub struct Restore {
     /// Decompressed into FILE, which must not exist, or to stdout (-); needs only the storage
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["no_owner", "no_privileges"])]
     pub output: Option<PathBuf>,
+    /// Restore into a scratch place, compare with what was dumped, and throw it away
+    #[arg(long, conflicts_with_all = ["to_database", "output", "replace", "no_owner", "no_privileges", "missing_roles"])]
+    pub drill: bool,
+    /// Swap with the database that has the name, which stays as NAME_before_...
+    #[arg(long, conflicts_with = "output")]
+    pub replace: bool,
+    /// End the sessions that are on it
+    #[arg(long, requires = "replace")]
+    pub disconnect: bool,
     /// Everything belongs to the restoring role
     #[arg(long)]
     pub no_owner: bool,
     /// Leave out GRANT and REVOKE
     #[arg(long)]
     pub no_privileges: bool,
+    /// Create roles that the backup names and the server lacks, without login or password
+    #[arg(long, conflicts_with = "output")]
+    pub missing_roles: bool,
+    /// Load N objects of a custom archive at once
+    #[arg(long, value_name = "N", conflicts_with = "output")]
+    pub jobs: Option<NonZeroU32>,
     /// Wait this long for another run's lock, like 10m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub wait: Option<Duration>,
@@ -294,9 +310,9 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// The NAME that was given, one way or the other.
-    pub fn name(&self) -> &str {
-        self.positional.as_deref().or(self.named.as_deref()).unwrap_or_default()
+    /// Every NAME that was given, one way or the other.
+    pub fn names(&self) -> Vec<String> {
+        self.positional.iter().chain(&self.named).cloned().collect()
     }
 
     /// Whether the backup's content itself goes to standard output.
@@ -355,6 +371,18 @@ impl Cli {
         // Across the command, clap does not see that global options exclude each other.
         if cli.global.quiet && cli.global.verbose > 0 {
             return Err(conflict("--quiet and --verbose can't be used together"));
+        }
+        if let Command::Restore(restore) = &cli.command
+            && !restore.drill
+        {
+            match restore.names().len() {
+                0 => {
+                    return Err(Self::command()
+                        .error(ErrorKind::MissingRequiredArgument, "restore needs a NAME; only --drill takes none"));
+                }
+                1 => {}
+                _ => return Err(conflict("restore takes one NAME; only --drill takes several")),
+            }
         }
         if let Command::Restore(restore) = &cli.command
             && restore.to_stdout()

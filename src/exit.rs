@@ -2,7 +2,7 @@
 //! decides on a code, and nothing that failed comes out as 0.
 
 use crate::error::Kind;
-use crate::outcome::{Items, Outcome, RestoreStatus, Severity, UnitStatus, Verdict};
+use crate::outcome::{DrillStatus, Items, Outcome, RestoreStatus, Severity, UnitStatus, Verdict};
 
 /// A usage error: found by the command line's parser, before there is an outcome.
 pub const USAGE: Verdict = Verdict { code: 2, word: "refused" };
@@ -67,9 +67,13 @@ fn look(items: &Items) -> (bool, bool, bool) {
             (units.iter().any(|unit| unit.status.is_stored()), has(UnitStatus::Failed), has(UnitStatus::Partial))
         }
         Items::Restores(units) => (units.iter().any(|unit| unit.status == RestoreStatus::Done), false, false),
+        Items::Drills(units) => {
+            let has = |wanted| units.iter().any(|unit| unit.status == wanted);
+            (has(DrillStatus::Passed), has(DrillStatus::Failed), false)
+        }
         Items::Pruned(entries) => (entries.iter().any(|entry| entry.done), false, false),
         Items::Checks(checks) => (false, checks.iter().any(|check| !check.ok), false),
-        Items::Rows(_) | Items::Stats(_) | Items::Text(_) => (false, false, false),
+        Items::Rows(_) | Items::Stats(_) | Items::Tables(_) | Items::Text(_) => (false, false, false),
     }
 }
 

@@ -65,8 +65,12 @@ impl FromStr for TargetName {
     }
 }
 
-/// What one artifact holds: a target, or one database of a target that names several
-/// (`cluster.shop`). The text before the first dot is the target's name.
+/// What stands behind the target's name in that of its globals. No target's name and no database's unit
+/// holds the colon before a dot, so no database can have it.
+const GLOBALS: &str = ":globals";
+
+/// What one artifact holds: a target, one database of a target that names several (`cluster.shop`), or a
+/// server's roles and tablespaces (`cluster:globals`). The text before the first dot or colon is the target's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnitName(String);
@@ -80,6 +84,26 @@ impl UnitName {
     /// The unit of one database of a target that names several.
     pub fn of_database(target: &TargetName, database: &str) -> Self {
         Self(format!("{}.{database}", target.0))
+    }
+
+    /// The unit of a target's roles and tablespaces.
+    pub fn of_globals(target: &TargetName) -> Self {
+        Self(format!("{}{GLOBALS}", target.0))
+    }
+
+    /// What stands before the first dot or colon: the target's name, where it is a unit of ours.
+    pub fn target_part(&self) -> &str {
+        self.0.split(['.', ':']).next().unwrap_or_default()
+    }
+
+    /// The database whose unit this is, where it is of this target and of one that names several.
+    pub fn database_of(&self, target: &TargetName) -> Option<&str> {
+        self.0.strip_prefix(target.as_str())?.strip_prefix('.').filter(|database| !database.is_empty())
+    }
+
+    /// Whether it is of a target's roles and tablespaces.
+    pub fn is_globals(&self) -> bool {
+        self.0.split_once(GLOBALS).is_some_and(|(target, rest)| rest.is_empty() && !target.contains('.'))
     }
 
     /// A unit's name as a manifest or a user gives it; it is not checked against any config.

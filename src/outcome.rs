@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::catalog::stats::Stats;
 use crate::error::{Error, Kind};
 use crate::names::{Id, RunId};
+use crate::source::Comparison;
 
 /// How much a problem weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,6 +95,10 @@ pub enum Items {
     Pruned(Vec<PruneItem>),
     /// `restore`.
     Restores(Vec<RestoreItem>),
+    /// `restore --drill`.
+    Drills(Vec<DrillItem>),
+    /// `list --tables`.
+    Tables(Vec<TablesItem>),
     /// `validate`.
     Checks(Vec<CheckItem>),
     /// `generate`: text for standard output.
@@ -302,7 +307,7 @@ macro_rules! serialised_as_its_word {
         }
     )*};
 }
-serialised_as_its_word!(UnitStatus, PruneDecision, RestoreStatus);
+serialised_as_its_word!(UnitStatus, PruneDecision, RestoreStatus, DrillStatus);
 
 /// A unit of a `restore`.
 #[derive(Debug, Clone, Serialize)]
@@ -323,6 +328,106 @@ pub struct RestoreItem {
     pub seconds: f64,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// What else is to be known of it, a line each: the former database, and the commands for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// How a drill ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrillStatus {
+    /// It restored, and everything compared was equal.
+    Passed,
+    /// It did not, or it could not run.
+    Failed,
+    /// It was looked at, and nothing was done.
+    Planned,
+    /// It was never begun, as the run was interrupted.
+    Skipped,
+}
+
+impl DrillStatus {
+    /// As it is shown, and as it stands in the JSON document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Planned => "planned",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// A unit of a `restore --drill`.
+#[derive(Debug, Clone, Serialize)]
+pub struct DrillItem {
+    /// The unit.
+    pub unit: String,
+    /// The backup; none where none was found.
+    pub id: Option<Id>,
+    /// The storage it was read from.
+    pub storage: Option<String>,
+    /// How it ended.
+    pub status: DrillStatus,
+    /// Where it was restored to: `a temporary server 15.18`.
+    pub place: String,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// How long the restore itself took, in seconds: the recovery time to expect.
+    pub restore_seconds: f64,
+    /// How long all of it took, in seconds.
+    pub seconds: f64,
+    /// What was compared, and what differed; none where it did not get so far.
+    pub compared: Option<Comparison>,
+    /// The target's own questions.
+    pub checks: Vec<QuestionItem>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// A question that a drill asked.
+#[derive(Debug, Clone, Serialize)]
+pub struct QuestionItem {
+    /// Its name.
+    pub name: String,
+    /// Whether it held.
+    pub ok: bool,
+    /// What was wanted.
+    pub expected: String,
+    /// What came.
+    pub found: String,
+}
+
+/// A unit of `list --tables`.
+#[derive(Debug, Clone, Serialize)]
+pub struct TablesItem {
+    /// The unit.
+    pub unit: String,
+    /// The backup.
+    pub id: String,
+    /// The one before it, which growth is counted from.
+    pub before: Option<String>,
+    /// Its tables.
+    pub tables: Vec<TableItem>,
+    /// Sequences, where they were counted.
+    pub sequences: Option<u64>,
+    /// Large objects, where they were counted.
+    pub large_objects: Option<u64>,
+}
+
+/// A table of `list --tables`.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableItem {
+    /// As in pg_namespace.
+    pub schema: String,
+    /// As in pg_class.
+    pub name: String,
+    /// Rows; none where it is gone since the backup before.
+    pub rows: Option<u64>,
+    /// Bytes of its data in the stream.
+    pub bytes: Option<u64>,
+    /// Rows in the backup before; none where it was not there, or there is none.
+    pub rows_before: Option<u64>,
 }
 
 /// Something that `validate` looked at.

@@ -76,7 +76,7 @@ pub fn storages<'c>(config: &'c Config, names: &[String]) -> Result<Vec<&'c Stor
 /// The target whose unit this is, where the config still has it. Exactly its own: a stored unit
 /// `app.db` is none of a target `app` that is one database.
 pub fn target_of<'c>(config: &'c Config, unit: &UnitName) -> Option<&'c Target> {
-    config.targets.iter().find(|target| target.units().contains(unit))
+    config.targets.iter().find(|target| target.owns(unit))
 }
 
 /// NAMEs of a command line: names of units or targets, or globs in which `*` and `?` stand for any
@@ -154,8 +154,7 @@ impl Pattern {
     }
 
     fn matches_unit(&self, unit: &UnitName) -> bool {
-        let target = unit.as_str().split_once('.').map(|(target, _)| target);
-        self.matches(unit.as_str()) || target.is_some_and(|target| self.matches(target))
+        self.matches(unit.as_str()) || self.matches(unit.target_part())
     }
 }
 

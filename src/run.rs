@@ -182,9 +182,12 @@ fn command(cli: &Cli, config: &Config, cx: &Context) -> Result<Found, Error> {
                 stats: options.stats,
                 verify: options.verify,
                 max_age: options.max_age,
+                max_unproven: options.max_unproven,
+                tables: options.tables,
             };
             commands::list::run(config, &options, cx)
         }
+        Command::Restore(options) if options.drill => commands::drill::run(config, &drill_options(options)?, cx),
         Command::Restore(options) => commands::restore::run(config, &restore_options(options)?, cx),
         Command::Prune(options) => {
             let by_id = by_id(&options.by_id)?;
@@ -213,14 +216,34 @@ fn restore_options(options: &cli::Restore) -> Result<commands::restore::Options,
         (None, Some(path)) => To::File(path.clone()),
         (None, None) => To::Place(Destination::Own),
     };
+    let stage = StageOptions {
+        no_owner: options.no_owner,
+        no_privileges: options.no_privileges,
+        replace: options.replace,
+        disconnect: options.disconnect,
+        missing_roles: options.missing_roles,
+        jobs: options.jobs,
+    };
     Ok(commands::restore::Options {
-        name: options.name().to_owned(),
+        name: options.names().pop().unwrap_or_default(),
         at: When::from_str(&options.at)?,
         from: options.from.clone(),
         host: options.host.clone(),
         to,
-        stage: StageOptions { no_owner: options.no_owner, no_privileges: options.no_privileges },
+        stage,
         wait: options.wait,
+        dry_run: options.dry_run,
+    })
+}
+
+fn drill_options(options: &cli::Restore) -> Result<commands::drill::Options, Error> {
+    Ok(commands::drill::Options {
+        patterns: options.names(),
+        at: When::from_str(&options.at)?,
+        from: options.from.clone(),
+        host: options.host.clone(),
+        wait: options.wait,
+        jobs: options.jobs,
         dry_run: options.dry_run,
     })
 }

@@ -50,6 +50,9 @@ pub struct Manifest {
     pub encryption: Option<Value>,
     /// The user's own words.
     pub label: Option<String>,
+    /// All units that the target's `databases: all` was when it ran; none where the config names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units_found: Option<Vec<UnitName>>,
     /// What a person should know of it.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -150,6 +153,8 @@ struct Written<'a> {
     compression: &'a CompressionFacts,
     encryption: &'a Option<Value>,
     label: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units_found: &'a Option<Vec<UnitName>>,
     warnings: &'a [String],
     restore: &'a Value,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +186,7 @@ impl Serialize for Manifest {
             compression: &self.compression,
             encryption: &self.encryption,
             label: &self.label,
+            units_found: &self.units_found,
             warnings: &self.warnings,
             restore: &facts.restore,
             inventory: &self.inventory,

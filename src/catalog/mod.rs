@@ -3,6 +3,7 @@
 
 pub mod manifest;
 pub mod backups;
+pub mod inventory;
 pub mod resolve;
 pub mod stats;
 mod look;

@@ -162,17 +162,20 @@ fn help_of_list() {
       [NAME]...  Units or targets, by name or glob [default: all]
 
     Options:
-      -n, --name <NAME>         The same as NAME; repeatable
-          --storage <NAME>      Only this storage; repeatable
-          --host <HOST>         Backups of this host [default: our own]
-          --at <WHEN>           Only the one that restore --at WHEN would take
-          --limit <N>           The last N of each unit; 0: all, as always with --json, --verify,
-                                --max-age [default: 50]
-          --all                 Incomplete and unknown ones too
-          --stats               Number, sizes, ages and growth of each unit instead
-          --verify              Read every byte again and compare digests
-          --max-age <DURATION>  Exit 1 if any enabled unit's newest backup is older, or it has none
-      -h, --help                Print help
+      -n, --name <NAME>              The same as NAME; repeatable
+          --storage <NAME>           Only this storage; repeatable
+          --host <HOST>              Backups of this host [default: our own]
+          --at <WHEN>                Only the one that restore --at WHEN would take
+          --limit <N>                The last N of each unit; 0: all, as always with --json, --verify,
+                                     --max-age [default: 50]
+          --all                      Incomplete and unknown ones too
+          --stats                    Number, sizes, ages and growth of each unit instead
+          --tables                   Tables with rows and bytes, and growth since the backup before
+          --verify                   Read every byte again and compare digests
+          --max-age <DURATION>       Exit 1 if any enabled unit's newest backup is older, or it has none
+          --max-unproven <DURATION>  Exit 1 if any enabled unit's newest proof, by drill or --verify, is
+                                     older, or it has none
+      -h, --help                     Print help
 
     Global options:
       -c, --config <FILE>        Configuration file [default: $DB_BACKUP_CONFIG, ./backup.yml,
@@ -198,10 +201,11 @@ fn help_of_restore() {
     insta::assert_snapshot!(help("restore"), @"
     Bring a backup back, into a place that is absent or empty
 
-    Usage: db-backup-tools restore [OPTIONS] [NAME]
+    Usage: db-backup-tools restore [OPTIONS] [NAME]...
 
     Arguments:
-      [NAME]  The unit or target, by name, or by a glob that only one matches
+      [NAME]...  The unit or target, by name, or by a glob that only one matches; with --drill any
+                 number, none: all
 
     Options:
       -n, --name <NAME>       The same as NAME
@@ -211,8 +215,15 @@ fn help_of_restore() {
           --to-database <DB>  Into this database, which must be absent or empty
           --output <FILE|->   Decompressed into FILE, which must not exist, or to stdout (-); needs only
                               the storage
+          --drill             Restore into a scratch place, compare with what was dumped, and throw it
+                              away
+          --replace           Swap with the database that has the name, which stays as NAME_before_...
+          --disconnect        End the sessions that are on it
           --no-owner          Everything belongs to the restoring role
           --no-privileges     Leave out GRANT and REVOKE
+          --missing-roles     Create roles that the backup names and the server lacks, without login or
+                              password
+          --jobs <N>          Load N objects of a custom archive at once
           --wait <DURATION>   Wait this long for another run's lock, like 10m
           --dry-run           Show what would be done, and do nothing
       -h, --help              Print help
@@ -295,7 +306,7 @@ fn a_name_is_positional_or_an_option() {
     assert_eq!(backup.selection.patterns(), ["a", "d", "b", "c*"]);
     for line in ["restore app", "restore -n app"] {
         let Command::Restore(restore) = read(line).unwrap().command else { panic!("restore") };
-        assert_eq!((restore.name(), restore.at.as_str(), restore.to_stdout()), ("app", "latest", false));
+        assert_eq!((restore.names(), restore.at.as_str(), restore.to_stdout()), (vec!["app".to_owned()], "latest", false));
     }
 }
 

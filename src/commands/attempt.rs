@@ -28,6 +28,8 @@ pub(super) struct Job<'a> {
     pub unit: &'a UnitName,
     pub source: &'a dyn Source,
     pub pool: &'a Pool,
+    /// All units of its target, where the server was asked for them.
+    pub units_found: Option<&'a [UnitName]>,
     pub label: Option<&'a str>,
     pub pin: bool,
 }
@@ -196,6 +198,7 @@ impl Files {
             compression: CompressionFacts::of(job.target.compression),
             encryption: None,
             label: job.label.map(str::to_owned),
+            units_found: job.units_found.map(<[UnitName]>::to_vec),
             warnings: info.warnings.clone(),
             inventory: Some(inventory.facts),
             other: serde_json::Map::new(),
@@ -300,7 +303,7 @@ fn extension(job: &Job<'_>) -> String {
         Compression::Zstd(_) => ".zst",
         Compression::None => "",
     };
-    format!("{}{compressed}", job.source.extension())
+    format!("{}{compressed}", job.source.extension(job.unit))
 }
 
 #[cfg(test)]

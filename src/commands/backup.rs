@@ -238,6 +238,7 @@ impl Work<'_> {
             unit: &unit.unit,
             source,
             pool: &self.pool,
+            units_found: None,
             label: self.options.label.as_deref(),
             pin: self.options.pin,
         }

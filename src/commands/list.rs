@@ -42,6 +42,10 @@ pub struct Options {
     pub verify: bool,
     /// A failure if any enabled unit's newest is older.
     pub max_age: Option<Duration>,
+    /// A failure if any enabled unit's newest proof is older.
+    pub max_unproven: Option<Duration>,
+    /// Tables and their growth instead.
+    pub tables: bool,
 }
 
 /// A backup with what a closer look at each copy found.

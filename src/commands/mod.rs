@@ -3,6 +3,7 @@
 
 mod stores;
 mod attempt;
+mod choose;
 mod verify;
 pub mod generate;
 pub mod validate;
@@ -10,6 +11,7 @@ pub mod prune;
 pub mod backup;
 pub mod list;
 pub mod restore;
+pub mod drill;
 
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;

@@ -59,7 +59,7 @@ pub(super) fn named<'s, 'a>(stores: &'s [Store<'a>], name: &str) -> Option<&'s S
 /// The source of a target.
 pub(super) fn source_of(target: &Target) -> Box<dyn Source> {
     match &target.kind {
-        TargetKind::Postgres(postgres) => Box::new(Postgres::new(target.name.clone(), postgres.clone())),
+        TargetKind::Postgres(postgres) => Box::new(Postgres::new(target.name.clone(), postgres.as_ref().clone())),
     }
 }
 

@@ -58,12 +58,14 @@ fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
     let source = source_of(target);
     let named = |error: Error| error.target(&target.name);
     let mut details = Vec::new();
-    for unit in source.units(cx).map_err(named)? {
+    let units = source.units(cx).map_err(named)?;
+    for unit in units.units {
         let probe = source.probe(&unit, cx).and_then(readable).map_err(named)?;
         details.push(format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way));
         details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
         details.extend(probe.warnings);
     }
+    details.extend(units.left_out);
     Ok(details)
 }
 

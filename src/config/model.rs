@@ -93,7 +93,27 @@ impl Target {
     /// The units that are known without asking a server.
     pub fn units(&self) -> Vec<UnitName> {
         match &self.kind {
-            TargetKind::Postgres(_) => vec![UnitName::of_target(&self.name)],
+            TargetKind::Postgres(postgres) => postgres.known_units(&self.name),
+        }
+    }
+
+    /// Whether its server must be asked for its units.
+    pub fn asks_for_units(&self) -> bool {
+        match &self.kind {
+            TargetKind::Postgres(postgres) => matches!(postgres.databases, Databases::All { .. }),
+        }
+    }
+
+    /// Whether a stored unit of this name is its own. Exactly its own: a stored unit `app.db` is none of a
+    /// target `app` that is one database.
+    pub fn owns(&self, unit: &UnitName) -> bool {
+        self.units().contains(unit) || (self.asks_for_units() && unit.database_of(&self.name).is_some())
+    }
+
+    /// What a drill asks of the restored unit.
+    pub fn checks(&self) -> &[Check] {
+        match &self.kind {
+            TargetKind::Postgres(postgres) => &postgres.checks,
         }
     }
 
@@ -106,11 +126,24 @@ impl Target {
 /// What a target is.
 #[derive(Debug, Clone)]
 pub enum TargetKind {
-    /// A PostgreSQL database.
-    Postgres(Postgres),
+    /// A PostgreSQL server's databases.
+    Postgres(Box<Postgres>),
 }
 
-/// A PostgreSQL database and the way to it. What is `None` comes from `PG*` variables, a service
+/// A question that a drill puts to what it restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// For a person.
+    pub name: String,
+    /// One query.
+    pub sql: String,
+    /// What its first value must be as text; `None`: true.
+    pub expect: Option<String>,
+    /// The units that are asked, by database name or glob; empty: all of the target's.
+    pub databases: Vec<String>,
+}
+
+/// A PostgreSQL server's databases and the way to them. What is `None` comes from `PG*` variables, a service
 /// file or `~/.pgpass`, as libpq does it.
 #[derive(Debug, Clone)]
 pub struct Postgres {
@@ -126,10 +159,108 @@ pub struct Postgres {
     pub sslmode: Option<String>,
     /// A whole `postgresql://` address instead of host, port, user, password and sslmode.
     pub uri: Option<Secret>,
-    /// The database; `None`: from `uri:`, the service file or `PGDATABASE`.
-    pub database: Option<String>,
+    /// Which databases.
+    pub databases: Databases,
+    /// Roles and tablespaces too, as a unit of their own.
+    pub globals: bool,
     /// What pg_dump writes.
     pub format: Format,
+    /// What of a database is dumped.
+    pub filter: DumpFilter,
+    /// Where alone the client programs are looked for.
+    pub client_bin: Option<PathBuf>,
+    /// Objects that a restore of a custom archive loads at once.
+    pub jobs: Option<NonZeroU32>,
+    /// What a drill asks.
+    pub checks: Vec<Check>,
+    /// Where a drill restores to.
+    pub drill: Drill,
+}
+
+impl Postgres {
+    /// The units that are known without asking the server.
+    pub fn known_units(&self, target: &TargetName) -> Vec<UnitName> {
+        let mut units = match &self.databases {
+            Databases::One(_) => vec![UnitName::of_target(target)],
+            Databases::Several(names) => names.iter().map(|name| UnitName::of_database(target, name)).collect(),
+            Databases::All { .. } => Vec::new(),
+        };
+        units.extend(self.globals.then(|| UnitName::of_globals(target)));
+        units
+    }
+}
+
+/// Which databases of a server are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// One, which is the target's one unit; `None`: from `uri:`, the service file or `PGDATABASE`.
+    One(Option<String>),
+    /// These, each a unit of its own.
+    Several(Vec<String>),
+    /// All that the server has and that allow connections, each a unit of its own.
+    All {
+        /// Globs of names that are left out.
+        exclude: Vec<String>,
+    },
+}
+
+/// What of a database is dumped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DumpFilter {
+    /// `--schema`
+    pub schemas: Vec<String>,
+    /// `--exclude-schema`
+    pub exclude_schemas: Vec<String>,
+    /// `--table`
+    pub tables: Vec<String>,
+    /// `--exclude-table`
+    pub exclude_tables: Vec<String>,
+    /// `--exclude-table-data`
+    pub exclude_table_data: Vec<String>,
+    /// `--schema-only`
+    pub schema_only: bool,
+    /// `--no-owner`
+    pub no_owner: bool,
+    /// `--no-privileges`
+    pub no_privileges: bool,
+    /// Other options of pg_dump, each checked against those that can't change where or how the stream goes.
+    pub extra_args: Vec<String>,
+}
+
+/// Where a drill restores to.
+#[derive(Debug, Clone, Default)]
+pub struct Drill {
+    /// Which server.
+    pub place: DrillPlace,
+    /// Contents that act outside of the database are restored on a server all the same.
+    pub allow_outbound: bool,
+}
+
+/// The server of a drill.
+#[derive(Debug, Clone, Default)]
+pub enum DrillPlace {
+    /// One of its own, made for the drill and gone after it.
+    #[default]
+    Temporary,
+    /// The target's own server.
+    Same,
+    /// Another server.
+    Server(Box<Server>),
+}
+
+/// The way to another server than the target's.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// Host name, address, or a socket's directory.
+    pub host: Option<String>,
+    /// TCP port, or the socket's number.
+    pub port: Option<u16>,
+    /// Role to log in as.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// As a target's.
+    pub sslmode: Option<String>,
     /// Where alone the client programs are looked for.
     pub client_bin: Option<PathBuf>,
 }
@@ -139,6 +270,8 @@ pub struct Postgres {
 pub enum Format {
     /// SQL text.
     Plain,
+    /// pg_dump's own archive, not compressed by it.
+    Custom,
 }
 
 /// How an artifact is compressed.

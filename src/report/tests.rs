@@ -427,6 +427,7 @@ fn a_restore_says_what_went_where() {
         bytes: 888_827_272,
         seconds: 83.0,
         warnings: vec!["role app is missing".into()],
+        notes: Vec::new(),
     };
     let planned = RestoreItem { status: RestoreStatus::Planned, warnings: Vec::new(), ..done.clone() };
     insta::assert_snapshot!(shown(desk(), &outcome("restore", Items::Restores(vec![done])), OK), @"

@@ -41,6 +41,7 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
         Items::Pruned(_) => String::new(),
+        Items::Drills(_) | Items::Tables(_) => String::new(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! What makes a unit's byte stream, and what takes one back. A source knows nothing of
 //! compression, encryption or storages.
 
+mod inventory;
 pub mod postgres;
 
 use std::io::{Read, Write};
+use std::num::NonZeroU32;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,13 +14,15 @@ use crate::error::Result;
 use crate::host::Context;
 use crate::names::{Id, UnitName};
 
+pub use inventory::{Comparison, Inventory, LargeObjects, SequenceState, TableCount};
+
 /// Something that can be captured and staged again.
 pub trait Source: Send + Sync {
-    /// Its units; `all` is resolved here.
-    fn units(&self, cx: &Context) -> Result<Vec<UnitName>>;
+    /// Its units; `all` is resolved here, which asks the server.
+    fn units(&self, cx: &Context) -> Result<Units>;
 
-    /// The file extension of its streams, before compression's own: `sql`.
-    fn extension(&self) -> &'static str;
+    /// The file extension of a unit's stream, before compression's own: `sql`, `dump`.
+    fn extension(&self, unit: &UnitName) -> &'static str;
 
     /// Versions, a size estimate, and which way it goes; also whether a backup would be allowed.
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe>;
@@ -28,11 +33,20 @@ pub trait Source: Send + Sync {
 
     /// Looks whether a stream with these facts could be restored there, and changes nothing. `Refused`
     /// where the destination must not be touched, or lacks what the stream needs. Warnings come back.
-    fn check(&self, facts: &Facts, to: &Destination, options: StageOptions, cx: &Context) -> Result<Vec<String>>;
+    fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>>;
 
     /// Makes a scratch place for a stream that was captured with these facts. Fails before anything
     /// is made when the destination must not be touched or lacks what the stream needs.
-    fn stage(&self, facts: &Facts, to: &Destination, options: StageOptions, cx: &Context) -> Result<Box<dyn Sink>>;
+    fn stage(&self, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>>;
+}
+
+/// What a target names now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Its units, in order.
+    pub units: Vec<UnitName>,
+    /// What was left out of `all`, and why, one clause each.
+    pub left_out: Vec<String>,
 }
 
 /// What a look at a source found.
@@ -91,45 +105,52 @@ pub struct Facts {
     pub restore: serde_json::Value,
 }
 
-/// What a unit held, counted as it passed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// The format's version.
-    pub schema: u32,
-    /// Tables with data, in the stream's order.
-    #[serde(default)]
-    pub tables: Vec<TableCount>,
-}
-
-/// One table of an inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableCount {
-    /// As in pg_namespace, unquoted.
-    pub schema: String,
-    /// As in pg_class, unquoted.
-    pub name: String,
-    /// Rows of its data.
-    pub rows: u64,
-    /// Bytes of its data in the stream.
-    pub bytes: u64,
-}
-
 /// Where a restore goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// The target's own place, absent or empty.
+    /// The unit's own place: absent or empty, unless it is to be replaced.
     Own,
-    /// A database of this name on the target's server, absent or empty.
+    /// A database of this name on the target's server, likewise.
     Database(String),
+    /// A scratch place that is never published, where the target's `drill:` says.
+    Drill,
+    /// The server alone: the roles of its globals that it lacks.
+    MissingRoles,
 }
 
 /// How a restore is done.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is an option of the command line
 pub struct StageOptions {
     /// Owners are left out.
     pub no_owner: bool,
     /// Grants are left out.
     pub no_privileges: bool,
+    /// What has the wanted name makes room, and stays under another one.
+    pub replace: bool,
+    /// Sessions on what is replaced are ended.
+    pub disconnect: bool,
+    /// Roles that the stream names and the server lacks are made, without login or password.
+    pub missing_roles: bool,
+    /// Objects loaded at once, where the format can.
+    pub jobs: Option<NonZeroU32>,
+}
+
+/// A stream's way back: what it is and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Landing<'a> {
+    /// Whose backup it is.
+    pub unit: &'a UnitName,
+    /// What its manifest says.
+    pub facts: &'a Facts,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Where it goes.
+    pub to: &'a Destination,
+    /// How.
+    pub options: StageOptions,
+    /// Under what lasting files of ours may be made: spools, temporary servers.
+    pub state_dir: &'a Path,
 }
 
 /// Takes a stream back into a scratch place. Dropped before [`Sink::finish`] it removes all that
@@ -147,10 +168,18 @@ pub struct Published {
     pub place: String,
     /// What is not as it was in the source, one clause each.
     pub warnings: Vec<String>,
+    /// What else a person needs to know, a line each: what became of the former one, and the commands for it.
+    pub notes: Vec<String>,
 }
 
 /// A restored unit in its scratch place. Dropped without [`Staged::publish`] it is removed.
 pub trait Staged: Send {
+    /// Counts what is there, for all that was counted when it was dumped, and compares.
+    fn compare(&mut self, dumped: &Inventory) -> Result<Comparison>;
+
+    /// Runs one query of a user's in it: the first value of its first row as text, empty where there is none.
+    fn check(&mut self, sql: &str) -> Result<String>;
+
     /// Gives it the wanted name.
     fn publish(self: Box<Self>) -> Result<Published>;
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::config::read::{self, HostFacts};
 use crate::host::Env;
 use crate::observe::Recording;
-use crate::source::{Capture, Destination, Facts, Probe, Sink, StageOptions, TableCount};
+use crate::source::{Capture, Facts, Landing, Probe, Sink, TableCount, Units};
 use crate::storage::Storage;
 use crate::storage::memory::{Call, Fault, Memory};
 
@@ -55,15 +55,19 @@ impl Capture for FakeCapture {
             client_version: None,
             restore: serde_json::json!({}),
         };
-        Ok(CaptureInfo { facts, inventory: Inventory { schema: 1, tables: vec![table] }, warnings: Vec::new() })
+        Ok(CaptureInfo {
+            facts,
+            inventory: Inventory { schema: 1, tables: vec![table], ..Inventory::default() },
+            warnings: Vec::new(),
+        })
     }
 }
 
 impl Source for Fake {
-    fn units(&self, _: &Context) -> Result<Vec<UnitName>> {
-        Ok(vec![UnitName::new("app")])
+    fn units(&self, _: &Context) -> Result<Units> {
+        Ok(Units { units: vec![UnitName::new("app")], left_out: Vec::new() })
     }
-    fn extension(&self) -> &'static str {
+    fn extension(&self, _: &UnitName) -> &'static str {
         "sql"
     }
     fn probe(&self, _: &UnitName, _: &Context) -> Result<Probe> {
@@ -72,10 +76,10 @@ impl Source for Fake {
     fn capture(&self, _: &UnitName, _: Id, _: &Context) -> Result<Box<dyn Capture>> {
         Ok(Box::new(FakeCapture { text: Cursor::new(DUMP), fails: self.fails }))
     }
-    fn check(&self, _: &Facts, _: &Destination, _: StageOptions, _: &Context) -> Result<Vec<String>> {
+    fn check(&self, _: &Landing<'_>, _: &Context) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
-    fn stage(&self, _: &Facts, _: &Destination, _: StageOptions, _: &Context) -> Result<Box<dyn Sink>> {
+    fn stage(&self, _: &Landing<'_>, _: &Context) -> Result<Box<dyn Sink>> {
         Err(Error::new(Kind::Internal, "not here"))
     }
 }
@@ -91,8 +95,16 @@ fn attempt(memories: [&Memory; 2], source_fails: bool, cx: &Context) -> Result<A
     let pool = Pool::new(std::num::NonZeroUsize::MIN).unwrap();
     let unit = UnitName::new("app");
     let source = Fake { fails: source_fails };
-    let job =
-        Job { config: &config, target: &config.targets[0], unit: &unit, source: &source, pool: &pool, label: None, pin: true };
+    let job = Job {
+        config: &config,
+        target: &config.targets[0],
+        unit: &unit,
+        source: &source,
+        pool: &pool,
+        units_found: None,
+        label: None,
+        pin: true,
+    };
     let stores: Vec<Store<'_>> = config
         .storages
         .iter()

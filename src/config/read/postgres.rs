@@ -1,6 +1,6 @@
 //! A target of type postgres: which database, and the way to it.
 
-use crate::config::model::{Format, Postgres};
+use crate::config::model::{Databases, Drill, DumpFilter, Format, Postgres};
 use crate::config::node::Node;
 use crate::config::secret::{Secret, SecretFrom};
 use crate::config::walk::{Fields, Walk};
@@ -63,9 +63,14 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         password: password?,
         sslmode: sslmode?,
         uri: uri?,
-        database: database?,
+        databases: Databases::One(database?),
+        globals: false,
         format: Format::Plain,
+        filter: DumpFilter::default(),
         client_bin: client_bin?,
+        jobs: None,
+        checks: Vec::new(),
+        drill: Drill::default(),
     })
 }
 

@@ -47,7 +47,7 @@ fn target(
     let kind = if kind.is_some() {
         let postgres = postgres::read(walk, &fields);
         fields.finish();
-        postgres.map(TargetKind::Postgres)
+        postgres.map(|postgres| TargetKind::Postgres(Box::new(postgres)))
     } else {
         // Which keys there can be is known by the type alone.
         fields.twice();

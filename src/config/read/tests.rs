@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::model::{Compression, Format, Policy, Postgres, StorageKind, TargetKind};
+use crate::config::model::{Compression, Databases, Format, Policy, Postgres, StorageKind, TargetKind};
 use crate::config::secret::SecretFrom;
 
 fn facts() -> HostFacts {
@@ -35,6 +35,13 @@ fn target_text(lines: &str) -> String {
         "version: 1\nstorages: {{ local: {{ type: local, path: /b }} }}\ntargets:\n  - name: app\n    type: postgres\n{}",
         lines.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     )
+}
+
+fn named(postgres: &Postgres) -> Option<&str> {
+    match &postgres.databases {
+        Databases::One(name) => name.as_deref(),
+        _ => None,
+    }
 }
 
 fn postgres(config: &Config) -> &Postgres {
@@ -105,7 +112,7 @@ targets:
     assert_eq!(app.schedule.as_deref(), Some("30 3 * * mon-fri"));
     let db = postgres(&config);
     assert_eq!((db.host.as_deref(), db.port, db.user.as_deref()), (Some("db"), Some(6000), Some("u")));
-    assert_eq!((value(db.password.as_ref()), db.database.as_deref()), (Some("12345"), Some("0777")));
+    assert_eq!((value(db.password.as_ref()), named(db)), (Some("12345"), Some("0777")));
     assert_eq!((db.sslmode.as_deref(), db.format), (Some("verify-full"), Format::Plain));
     assert_eq!(db.client_bin.as_deref(), Some(Path::new("/usr/lib/postgresql/15/bin")));
     let other = &config.targets[1];
@@ -183,10 +190,10 @@ fn an_address_may_bring_the_database_or_leave_it_out() {
         "postgresql://?service=s",
         "postgres://u:${PW}@h:1/d?a=b",
     ] {
-        assert_eq!(postgres(&with_target(&format!("uri: {uri}"))).database, None, "{uri}");
+        assert_eq!(postgres(&with_target(&format!("uri: {uri}"))).databases, Databases::One(None), "{uri}");
     }
     let config = with_target("uri: postgresql://u@h\ndatabase: d");
-    assert_eq!(postgres(&config).database.as_deref(), Some("d"));
+    assert_eq!(named(postgres(&config)), Some("d"));
     assert!(literal_secrets("uri: postgresql://u@h/d").is_empty());
     assert!(literal_secrets("uri: postgres://u:${PW}@h:1/d").is_empty());
     for uri in ["postgresql://u:pw@h/d", "postgresql://u:${NONE:-pw}@h/d", "postgresql://h/d?password=pw"] {
@@ -214,7 +221,7 @@ targets:
 ",
     );
     let TargetKind::Postgres(two) = &config.targets[1].kind;
-    assert_eq!((config.targets[1].name.as_str(), two.host.as_deref(), two.database.as_deref()), ("two", Some("db"), Some("two")));
+    assert_eq!((config.targets[1].name.as_str(), two.host.as_deref(), named(two)), ("two", Some("db"), Some("two")));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::census::Census;
 use super::client::{Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
+use crate::config::model::{self, DumpFilter, Format};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
@@ -15,7 +16,7 @@ use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts};
 
 /// A running pg_dump.
-pub(super) struct PlainCapture {
+pub(super) struct DumpCapture {
     child: Child,
     census: Census,
     bytes: u64,
@@ -28,9 +29,19 @@ pub(super) struct PlainCapture {
     ended: bool,
 }
 
-impl PlainCapture {
+impl DumpCapture {
     /// Starts pg_dump. Its session bears the application name of `psql`.
-    pub(super) fn start(pg_dump: Client, psql: Psql, facts: SourceFacts, warnings: Vec<String>, cx: &Context) -> Result<Self> {
+    pub(super) fn start(
+        pg_dump: Client,
+        psql: Psql,
+        config: &model::Postgres,
+        facts: SourceFacts,
+        warnings: Vec<String>,
+        cx: &Context,
+    ) -> Result<Self> {
+        if config.format != Format::Plain || config.filter != DumpFilter::default() {
+            return Err(Error::new(Kind::Internal, "not yet"));
+        }
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
         let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
@@ -62,7 +73,7 @@ impl PlainCapture {
     }
 }
 
-impl Read for PlainCapture {
+impl Read for DumpCapture {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.child.read(buffer)?;
         self.census.feed(&buffer[..count]);
@@ -71,7 +82,7 @@ impl Read for PlainCapture {
     }
 }
 
-impl Capture for PlainCapture {
+impl Capture for DumpCapture {
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
         // One that a signal killed could not end its session.
@@ -96,7 +107,7 @@ impl Capture for PlainCapture {
     }
 }
 
-impl Drop for PlainCapture {
+impl Drop for DumpCapture {
     fn drop(&mut self) {
         if self.ended {
             return;

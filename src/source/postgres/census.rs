@@ -38,7 +38,7 @@ impl Census {
 
     /// What was counted.
     pub(super) fn inventory(self) -> Inventory {
-        Inventory { schema: 1, tables: self.tally.tables }
+        Inventory { schema: 1, tables: self.tally.tables, ..Inventory::default() }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::config::model::Postgres;
+use crate::config::model::{Databases, Postgres};
 use crate::error::{Error, Kind, Result};
 use crate::host::process::Program;
 use crate::host::{Context, Env};
@@ -71,15 +71,19 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Resolves a target's connection. The password is read now.
-    pub(super) fn resolve(config: &Postgres, cx: &Context) -> Result<Self> {
+    /// Resolves a target's connection, to this database where one is given. The password is read now.
+    pub(super) fn resolve(config: &Postgres, database: Option<&str>, cx: &Context) -> Result<Self> {
+        let database = database.map(str::to_owned).or_else(|| match &config.databases {
+            Databases::One(name) => name.clone(),
+            Databases::Several(_) | Databases::All { .. } => None,
+        });
         let mut given = Settings::new();
         let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
         set("PGHOST", config.host.clone());
         set("PGPORT", config.port.map(|port| port.to_string()));
         set("PGUSER", config.user.clone());
         set("PGSSLMODE", config.sslmode.clone());
-        set("PGDATABASE", config.database.clone());
+        set("PGDATABASE", database);
         set("PGPASSWORD", config.password.as_ref().map(|password| password.reveal(cx)).transpose()?);
         let mut variables = given;
         let mut service = cx.env.get("PGSERVICE").filter(|service| !service.is_empty()).map(str::to_owned);

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier, quote_literal};
-use super::restore::Arrival;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
+use crate::host::files;
+use crate::names::hex;
 use crate::observe::Event;
 
 /// How the comment of every database begins that we made and have not published.
@@ -170,4 +172,18 @@ fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
     }
     let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE);", quote_identifier(name));
     admin.run(&sql, "dropping the scratch database", cx).map(drop)
+}
+
+/// A name that no database has: the wanted one's beginning, so that a person knows what it is.
+pub(super) fn scratch_name(wanted: &str) -> Result<String> {
+    // PostgreSQL cuts names at 63 bytes.
+    let mut cut = wanted.len().min(63 - "_restoring_".len() - 12);
+    while !wanted.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    Ok(format!("{}_restoring_{}", &wanted[..cut], &random_word()?[..12]))
+}
+
+pub(super) fn random_word() -> Result<String> {
+    Ok(hex(&files::random_bytes::<16>()?))
 }

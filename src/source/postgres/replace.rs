@@ -1,0 +1,1 @@
+//! A live database makes room: what refuses it beforehand, and the swap by renaming.
