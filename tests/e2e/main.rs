@@ -37,6 +37,7 @@ mod hostile;
 mod list;
 mod locks;
 mod messages;
+mod properties;
 mod prune;
 mod restore;
 mod restore_breaks;

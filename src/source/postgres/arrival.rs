@@ -44,7 +44,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     }
     let major = |text: &str| Version::parse(text).map_or(0, |version| version.major);
     let (from, to) = (landing.facts.server_version.as_deref().map_or(0, major), major(&receiver.server_version));
-    let warnings = remarks(wanted, from, to, &receiver, &facts);
+    let warnings = remarks(wanted, from, to, &receiver);
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
     let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
     let wanted = wanted.to_owned();
@@ -65,17 +65,12 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
 }
 
 /// What a person should know before the restore begins.
-fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &RestoreFacts) -> Vec<String> {
+fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver) -> Vec<String> {
     let mut remarks = Vec::new();
     if from > to {
         remarks.push(format!(
             "the dump comes from server version {from}, the receiving server is {to}: it may not understand all of it"
         ));
-    }
-    if !facts.settings.is_empty() {
-        let settings = facts.settings.join(", ");
-        remarks
-            .push(format!("settings of the database itself are not put back: {settings}; set them with ALTER DATABASE ... SET"));
     }
     if !receiver.own_settings.is_empty() {
         let own = receiver.own_settings.join(", ");

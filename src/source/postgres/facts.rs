@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::client::{Psql, quote_array, quote_literal};
+use super::properties::{self, Properties};
 use super::scratch::MARK;
 use crate::error::Result;
 use crate::host::Context;
@@ -30,9 +31,15 @@ pub(super) struct RestoreFacts {
     /// The ICU or builtin locale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_locale: Option<String>,
-    /// `ALTER DATABASE ... SET`: recorded, not yet applied.
+    /// Further rules of an ICU locale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icu_rules: Option<String>,
+    /// `ALTER DATABASE ... SET`, as `name=value`.
     #[serde(default)]
     pub settings: Vec<String>,
+    /// What else pg_dump leaves out.
+    #[serde(default, skip_serializing_if = "Properties::is_standard")]
+    pub properties: Properties,
     /// Every role that the dump names.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -155,6 +162,8 @@ SELECT json_build_object(
   'ctype', nullif(db.datctype, db.datcollate),
   'locale_provider', CASE db.j->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' END,
   'provider_locale', coalesce(db.j->>'datlocale', db.j->>'daticulocale'),
+  'icu_rules', db.j->>'daticurules',
+  'properties', {PROPERTIES},
   'settings', (SELECT coalesce(json_agg(c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) c
                 WHERE s.setdatabase = db.oid AND s.setrole = 0),
   'roles', (SELECT coalesce(json_agg(DISTINCT r), '[]') FROM (
@@ -178,8 +187,9 @@ SELECT json_build_object(
 /// Asks a source's server. Where the dump must quote every name, so are those that it is compared with.
 pub(super) fn of_source(psql: &Psql, cx: &Context) -> Result<SourceFacts> {
     let ask = |sql: &str| psql.ask::<SourceFacts>(sql, "asking the server about the database", cx);
-    let facts = ask(SOURCE)?;
-    if facts.quote_all { ask(&format!("SET quote_all_identifiers = on;\n{SOURCE}")) } else { Ok(facts) }
+    let source = SOURCE.replace("{PROPERTIES}", properties::SQL);
+    let facts = ask(&source)?;
+    if facts.quote_all { ask(&format!("SET quote_all_identifiers = on;\n{source}")) } else { Ok(facts) }
 }
 
 /// What a role may not read, so that pg_dump would fail or leave something out.

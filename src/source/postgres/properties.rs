@@ -1,12 +1,269 @@
-//! What pg_dump leaves out of a database and a restore puts back.
+//! What pg_dump leaves out of a database and a restore puts back: its settings, those of roles in it, its
+//! privileges, connection limit and comment. (Owner, encoding and locale are given when it is made.)
+
+use serde::{Deserialize, Serialize};
 
 use super::arrival::Arrival;
+use super::client::{Psql, quote_identifier, quote_literal};
 use super::scratch::Scratch;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::host::Context;
 
-/// Gives a loaded scratch database what its dump could not; what it can't comes back, a clause each.
-#[allow(clippy::unnecessary_wraps)]
-pub(super) fn put_back(_scratch: &Scratch, _arrival: &Arrival, _cx: &Context) -> Result<Vec<String>> {
-    Ok(Vec::new())
+/// How every comment begins that we write ourselves: none of a user's.
+const OURS: &str = "db-backup-tools ";
+/// Settings that are lists of names, each of them quoted on its own (GUC_LIST_QUOTE in PostgreSQL's sources).
+const LISTS: [&str; 5] =
+    ["local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries", "temp_tablespaces"];
+
+/// The properties as a manifest keeps them. Fields are only ever added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Properties {
+    /// Where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Who may do what, where that was ever changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Vec<Grant>>,
+    /// `ALTER ROLE ... IN DATABASE ... SET`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub role_settings: Vec<RoleSettings>,
+}
+
+/// One privilege on the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Grant {
+    pub grantor: String,
+    /// None: everybody.
+    pub grantee: Option<String>,
+    /// `CONNECT`, `CREATE`, `TEMPORARY`.
+    pub privilege: String,
+    /// It may be passed on.
+    pub grantable: bool,
+}
+
+/// What a role finds set when it connects to the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RoleSettings {
+    pub role: String,
+    /// `name=value`.
+    pub settings: Vec<String>,
+}
+
+/// The fields of [`Properties`] as a JSON expression over the database's row `db`.
+pub(super) const SQL: &str = "json_build_object(
+  'connection_limit', nullif(db.datconnlimit, -1),
+  'comment', shobj_description(db.oid, 'pg_database'),
+  'acl', CASE WHEN db.datacl IS NOT NULL THEN (
+    SELECT coalesce(json_agg(json_build_object('grantor', pg_get_userbyid(a.grantor), 'privilege', a.privilege_type,
+      'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END, 'grantable', a.is_grantable)), '[]')
+      FROM aclexplode(db.datacl) a) END,
+  'role_settings', (
+    SELECT coalesce(json_agg(json_build_object('role', pg_get_userbyid(s.setrole), 'settings', s.setconfig)), '[]')
+      FROM pg_db_role_setting s WHERE s.setdatabase = db.oid AND s.setrole <> 0))";
+
+impl Properties {
+    /// Whether they are those that every new database has.
+    pub(super) fn is_standard(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Every role that it names.
+    pub(super) fn roles(&self) -> Vec<&str> {
+        let granted = self.acl.iter().flatten().flat_map(|grant| [Some(grant.grantor.as_str()), grant.grantee.as_deref()]);
+        let mut roles: Vec<&str> =
+            granted.flatten().chain(self.role_settings.iter().map(|settings| settings.role.as_str())).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+}
+
+/// Gives a loaded scratch database what its dump could not. What could not be put back comes back, a
+/// clause each with the statement that would do it.
+pub(super) fn put_back(scratch: &Scratch, arrival: &Arrival, cx: &Context) -> Result<Vec<String>> {
+    let missing = missing_roles(&arrival.admin, &arrival.facts.properties, cx)?;
+    let (statements, mut left_out) = statements(scratch.name(), arrival, &missing);
+    // All at once, as nearly always all of them can; else each on its own, to say which can't.
+    if statements.is_empty() || run(&arrival.admin, &statements.concat(), cx)?.is_none() {
+        return Ok(left_out);
+    }
+    for statement in &statements {
+        if let Some(cause) = run(&arrival.admin, statement, cx)? {
+            let statement = statement.replace(&quote_identifier(scratch.name()), &quote_identifier(&arrival.wanted));
+            left_out.push(format!("not put back, {cause}: {}", statement.trim_end()));
+        }
+    }
+    Ok(left_out)
+}
+
+/// What only the database's own name may have, as its comment is our mark before and a limit would keep us out:
+/// statements for the transaction that gives the name, on a database that still has the name `database`.
+pub(super) fn at_publication(database: &str, properties: &Properties) -> String {
+    let name = quote_identifier(database);
+    let comment = properties.comment.as_deref().filter(|comment| !comment.starts_with(OURS));
+    let comment = comment.map_or_else(|| "NULL".to_owned(), quote_literal);
+    let limit = properties.connection_limit.map(|limit| format!("ALTER DATABASE {name} CONNECTION LIMIT {limit};\n"));
+    format!("COMMENT ON DATABASE {name} IS {comment};\n{}", limit.unwrap_or_default())
+}
+
+/// Why the server refuses it; nothing where it did it.
+fn run(admin: &Psql, sql: &str, cx: &Context) -> Result<Option<String>> {
+    match admin.run(&format!("BEGIN;\n{sql}COMMIT;"), "putting the database's properties back", cx) {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == Kind::Database => Ok(Some(error.cause())),
+        Err(error) => Err(error.step("properties")),
+    }
+}
+
+fn missing_roles(admin: &Psql, properties: &Properties, cx: &Context) -> Result<Vec<String>> {
+    let roles: Vec<String> = properties.roles().into_iter().map(str::to_owned).collect();
+    if roles.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT coalesce(json_agg(x), '[]') FROM unnest({}) x WHERE x NOT IN (SELECT rolname FROM pg_roles);",
+        super::client::quote_array(&roles)
+    );
+    admin.ask(&sql, "asking the server for roles", cx)
+}
+
+/// The statements, and what is left out beforehand.
+fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> (Vec<String>, Vec<String>) {
+    let name = quote_identifier(database);
+    let (facts, options) = (&arrival.facts, arrival.options);
+    let set = |whose: &str, setting: &String| {
+        let (parameter, value) = setting.split_once('=')?;
+        Some(format!("{whose} SET {} TO {};\n", quote_identifier(parameter), setting_value(parameter, value)))
+    };
+    let mut statements: Vec<String> =
+        facts.settings.iter().filter_map(|setting| set(&format!("ALTER DATABASE {name}"), setting)).collect();
+    let mut left_out = Vec::new();
+    for RoleSettings { role, settings } in &facts.properties.role_settings {
+        if missing.contains(role) {
+            left_out.push(format!(
+                "settings of role {} in the database are left out, as there is no such role",
+                quote_identifier(role)
+            ));
+            continue;
+        }
+        let whose = format!("ALTER ROLE {} IN DATABASE {name}", quote_identifier(role));
+        statements.extend(settings.iter().filter_map(|setting| set(&whose, setting)));
+    }
+    if let Some(grants) = facts.properties.acl.as_ref().filter(|_| !options.no_privileges) {
+        let (granted, lost): (Vec<&Grant>, Vec<&Grant>) = grants.iter().partition(|grant| {
+            !missing.contains(&grant.grantor) && grant.grantee.as_ref().is_none_or(|role| !missing.contains(role))
+        });
+        let owner = facts.owner.as_str();
+        statements.push(privileges(&name, &granted, owner, options.no_owner));
+        if !lost.is_empty() {
+            left_out.push("privileges on the database are left out for roles that are not there".to_owned());
+        }
+    }
+    (statements, left_out)
+}
+
+/// The database's privileges as they were. With `no_owner` the recorded owner has no part in them.
+fn privileges(name: &str, grants: &[&Grant], owner: &str, no_owner: bool) -> String {
+    let mut sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC;\n");
+    if !no_owner && !owner.is_empty() {
+        sql += &format!("REVOKE ALL ON DATABASE {name} FROM {};\n", quote_identifier(owner));
+    }
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' ');
+    // Who may pass it on has it before those whom it was passed on to.
+    let (of_owner, of_others): (Vec<&Grant>, Vec<&Grant>) = grants.iter().copied().partition(|grant| grant.grantor == owner);
+    for grant in of_owner.into_iter().chain(of_others) {
+        let to_owner = grant.grantee.as_deref() == Some(owner);
+        if !is_word(&grant.privilege) || (no_owner && to_owner) {
+            continue;
+        }
+        let grantee = grant.grantee.as_deref().map_or_else(|| "PUBLIC".to_owned(), quote_identifier);
+        let option = if grant.grantable && !to_owner { " WITH GRANT OPTION" } else { "" };
+        let statement = format!("GRANT {} ON DATABASE {name} TO {grantee}{option};\n", grant.privilege);
+        if grant.grantor == owner {
+            sql += &statement;
+        } else {
+            sql += &format!("SET LOCAL ROLE {};\n{statement}RESET ROLE;\n", quote_identifier(&grant.grantor));
+        }
+    }
+    sql
+}
+
+/// A setting's value as `SET ... TO` takes it.
+fn setting_value(parameter: &str, value: &str) -> String {
+    if !LISTS.contains(&parameter.to_ascii_lowercase().as_str()) {
+        return quote_literal(value);
+    }
+    let items: Vec<String> = list_items(value).iter().map(|item| quote_literal(item)).collect();
+    // A list of nothing is one empty name.
+    if items.is_empty() { "''".to_owned() } else { items.join(", ") }
+}
+
+/// `"$user", public` to its names.
+fn list_items(text: &str) -> Vec<String> {
+    let mut items = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let mut item = String::new();
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut chars = quoted.char_indices().peekable();
+            let mut end = quoted.len();
+            while let Some((at, c)) = chars.next() {
+                match c {
+                    '"' if chars.peek().is_some_and(|(_, next)| *next == '"') => {
+                        chars.next();
+                        item.push('"');
+                    }
+                    '"' => {
+                        end = at + 1;
+                        break;
+                    }
+                    _ => item.push(c),
+                }
+            }
+            rest = &quoted[end..];
+            rest = rest.find(',').map_or("", |comma| &rest[comma + 1..]);
+        } else {
+            let (word, tail) = rest.split_once(',').unwrap_or((rest, ""));
+            item.push_str(word.trim());
+            rest = tail;
+        }
+        items.push(item);
+        rest = rest.trim_start();
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_names_are_taken_apart_as_the_server_wrote_them() {
+        assert_eq!(list_items("\"$user\", public"), ["$user", "public"]);
+        assert_eq!(list_items("\"a \"\"b\"\", c\",d ,\"\""), ["a \"b\", c", "d", ""]);
+        assert!(list_items("").is_empty());
+        assert_eq!(setting_value("search_path", "\"we'ird\", x"), "'we''ird', 'x'");
+        assert_eq!(setting_value("search_path", ""), "''");
+        assert_eq!(setting_value("application_name", "a, \"b\""), "'a, \"b\"'");
+    }
+
+    #[test]
+    fn privileges_of_an_owner_come_before_those_passed_on() {
+        let grant = |grantor: &str, grantee: Option<&str>, grantable| Grant {
+            grantor: grantor.into(),
+            grantee: grantee.map(str::to_owned),
+            privilege: "CONNECT".into(),
+            grantable,
+        };
+        let grants = [grant("b", Some("c"), false), grant("own", Some("b"), true), grant("own", None, false)];
+        let sql = privileges("\"d\"", &grants.iter().collect::<Vec<_>>(), "own", false);
+        assert_eq!(
+            sql,
+            "REVOKE ALL ON DATABASE \"d\" FROM PUBLIC;\nREVOKE ALL ON DATABASE \"d\" FROM \"own\";\n\
+             GRANT CONNECT ON DATABASE \"d\" TO \"b\" WITH GRANT OPTION;\nGRANT CONNECT ON DATABASE \"d\" TO PUBLIC;\n\
+             SET LOCAL ROLE \"b\";\nGRANT CONNECT ON DATABASE \"d\" TO \"c\";\nRESET ROLE;\n"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier, quote_literal};
+use super::properties::{self, Properties};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
@@ -40,6 +41,7 @@ impl Scratch {
             let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
             options.push(("LOCALE_PROVIDER", provider));
             options.push((keyword, facts.provider_locale.as_deref().unwrap_or_default()));
+            options.extend(facts.icu_rules.as_deref().map(|rules| ("ICU_RULES", rules)));
         } else if *server_major >= 15 {
             // Without it the receiving cluster's own provider would sort instead.
             options.push(("LOCALE_PROVIDER", "libc"));
@@ -66,12 +68,13 @@ impl Scratch {
 
     /// Gives it the wanted name in one step. An empty database that has the name already makes
     /// room in the same transaction, and is dropped afterwards when it is still empty.
-    pub(super) fn publish(mut self, wanted: &str, former: Option<&str>, cx: &Context) -> Result<()> {
+    pub(super) fn publish(mut self, wanted: &str, former: Option<&str>, properties: &Properties, cx: &Context) -> Result<()> {
         let (scratch, name) = (quote_identifier(&self.name), quote_identifier(wanted));
         let make_room = former.map(|former| format!("ALTER DATABASE {name} RENAME TO {};\n", quote_identifier(former)));
         let sql = format!(
-            "BEGIN;\n{}COMMENT ON DATABASE {scratch} IS NULL;\nALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
-            make_room.unwrap_or_default()
+            "BEGIN;\n{}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
+            make_room.unwrap_or_default(),
+            properties::at_publication(&self.name, properties),
         );
         let doing = format!("giving the restored database its name {wanted}");
         let renamed = self.admin.run(&sql, &doing, cx).map(drop).map_err(|error| error.step("publish"));

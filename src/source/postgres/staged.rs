@@ -31,9 +31,9 @@ impl Staged for StagedDatabase {
 
     fn publish(self: Box<Self>) -> Result<Published> {
         let Self { scratch, arrival, mut warnings, cx } = *self;
-        let Arrival { admin, wanted, replaces_empty, .. } = arrival;
+        let Arrival { admin, wanted, replaces_empty, facts, .. } = arrival;
         let former = if replaces_empty { Some(scratch_name(&wanted)?) } else { None };
-        scratch.publish(&wanted, former.as_deref(), &cx)?;
+        scratch.publish(&wanted, former.as_deref(), &facts.properties, &cx)?;
         if let Some(former) = former {
             // It is published: what is left to do is clean-up, whoever interrupts now.
             let cx = cx.with_cancel(Cancel::for_clean_up()?);
