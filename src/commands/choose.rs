@@ -43,13 +43,13 @@ pub(super) fn open_stores<'a>(config: &'a Config, names: &Names, wanted: &Wanted
     if let Some(from) = wanted.from {
         return stores::open_named(config, &[from.to_owned()]);
     }
-    let named = UnitName::new(wanted.name);
+    let unit = UnitName::new(wanted.name);
     let is_meant = |target: &&Target| {
-        target.owns(&named)
+        target.owns(&unit)
             || names.matches(&UnitName::of_target(&target.name), &target.name)
-            || target.units().iter().any(|unit| names.matches_unit(unit))
+            || target.units().iter().any(|own| names.matches_unit(own))
     };
-    let target = plan::target_of(config, &named).or_else(|| config.targets.iter().find(is_meant));
+    let target = plan::target_of(config, &unit).or_else(|| config.targets.iter().find(is_meant));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -103,7 +103,7 @@ fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Ve
 }
 
 fn nothing_found(config: &Config, stores: &[Store<'_>], wanted: &Wanted<'_>, cx: &Context) -> Error {
-    let host = wanted.host.map(str::to_owned).unwrap_or_else(|| config.host.to_string());
+    let host = wanted.host.map_or_else(|| config.host.to_string(), str::to_owned);
     let entries = stores.iter().filter_map(|store| store.scan(None, cx).ok()).flatten();
     let mut known: Vec<String> = entries.map(|entry| name_in_files(&entry.stem.unit).to_string()).collect();
     known.sort();

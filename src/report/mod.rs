@@ -178,8 +178,13 @@ impl Reporter {
                 }
             }
             Items::Pruned(entries) if !self.options.dry_run => self.pruned(entries),
-            Items::Drills(_) => {}
-            Items::Pruned(_) | Items::Rows(_) | Items::Stats(_) | Items::Tables(_) | Items::Checks(_) | Items::Text(_) => {}
+            Items::Drills(_)
+            | Items::Pruned(_)
+            | Items::Rows(_)
+            | Items::Stats(_)
+            | Items::Tables(_)
+            | Items::Checks(_)
+            | Items::Text(_) => {}
         }
         let told = |problem: &Problem| problem.kind == Kind::Interrupted;
         if let Some(signal) = outcome.signal

@@ -40,8 +40,7 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
             units.iter().filter(|unit| unit.status == RestoreStatus::Planned).map(|unit| restored(unit) + "\n").collect()
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
-        Items::Pruned(_) => String::new(),
-        Items::Drills(_) | Items::Tables(_) => String::new(),
+        Items::Pruned(_) | Items::Drills(_) | Items::Tables(_) => String::new(),
     }
 }
 

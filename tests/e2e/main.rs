@@ -40,6 +40,7 @@ mod messages;
 mod properties;
 mod prune;
 mod restore;
+mod role;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;

@@ -84,6 +84,8 @@ pub(super) struct SourceFacts {
     pub bytes: Option<u64>,
     /// Something has a name that psql takes for a word of its own: the dump must quote every name.
     pub quote_all: bool,
+    /// What pg_dump leaves out for this role, one clause each.
+    pub unseen: Vec<String>,
     #[serde(flatten)]
     pub restore: RestoreFacts,
 }
@@ -156,6 +158,12 @@ SELECT json_build_object(
     UNION ALL SELECT FROM pg_publication WHERE pubname = 'begin'
     UNION ALL SELECT FROM pg_foreign_server WHERE srvname = 'begin'
     UNION ALL SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attname = 'begin' AND c.relkind <> 'i'),
+  -- A mapping without options looks the same to a role that may not see them.
+  'unseen', (SELECT coalesce(json_agg(what), '[]') FROM (
+    SELECT format('options of the user mapping for %s on server %s: left out, if it has any', usename, srvname) AS what
+      FROM pg_user_mappings WHERE umoptions IS NULL
+    UNION ALL SELECT format('subscription %s: left out', subname) FROM pg_subscription WHERE subdbid = db.oid) hidden
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)),
   'owner', pg_get_userbyid(db.datdba),
   'encoding', pg_encoding_to_char(db.encoding),
   'locale', db.datcollate,

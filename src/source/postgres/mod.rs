@@ -131,7 +131,7 @@ impl Source for Postgres {
             estimated_bytes: facts.bytes,
             way: format!("pg_dump {version} over {}{role}, database {}", psql.connection.describe(), facts.database),
             unreadable,
-            warnings: newer_client(&pg_dump, &facts),
+            warnings: newer_client(&pg_dump, &facts).into_iter().chain(unseen(&facts)).collect(),
         })
     }
 
@@ -142,7 +142,8 @@ impl Source for Postgres {
         }
         let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
-        let warnings = newer_client(&pg_dump, &facts);
+        let mut warnings = newer_client(&pg_dump, &facts);
+        warnings.extend(unseen(&facts));
         Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))
     }
 
@@ -195,6 +196,11 @@ fn application_of_restore() -> Result<String> {
 fn server_version(facts: &SourceFacts) -> Result<Version> {
     Version::parse(&facts.server_version)
         .ok_or_else(|| Error::new(Kind::Database, format!("the server's version {:?} is not understood", facts.server_version)))
+}
+
+/// What pg_dump leaves out without an error, as the role may not see it.
+fn unseen(facts: &SourceFacts) -> impl Iterator<Item = String> {
+    facts.unseen.iter().map(|what| format!("only a superuser may read {what}"))
 }
 
 fn newer_client(pg_dump: &client::Client, facts: &SourceFacts) -> Vec<String> {

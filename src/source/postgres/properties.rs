@@ -166,28 +166,24 @@ fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> (Vec<Str
 
 /// The database's privileges as they were. With `no_owner` the recorded owner has no part in them.
 fn privileges(name: &str, grants: &[&Grant], owner: &str, no_owner: bool) -> String {
-    let mut sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC;\n");
-    if !no_owner && !owner.is_empty() {
-        sql += &format!("REVOKE ALL ON DATABASE {name} FROM {};\n", quote_identifier(owner));
-    }
+    let of_owner = (!no_owner && !owner.is_empty()).then(|| format!(", {}", quote_identifier(owner)));
+    let revoked = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC{};\n", of_owner.unwrap_or_default());
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' ');
-    // Who may pass it on has it before those whom it was passed on to.
-    let (of_owner, of_others): (Vec<&Grant>, Vec<&Grant>) = grants.iter().copied().partition(|grant| grant.grantor == owner);
-    for grant in of_owner.into_iter().chain(of_others) {
-        let to_owner = grant.grantee.as_deref() == Some(owner);
-        if !is_word(&grant.privilege) || (no_owner && to_owner) {
-            continue;
-        }
+    let is_owner = |grant: &&Grant| grant.grantee.as_deref() == Some(owner);
+    let given = |grant: &&Grant| is_word(&grant.privilege) && !(no_owner && is_owner(grant));
+    let grant = |grant: &Grant| {
         let grantee = grant.grantee.as_deref().map_or_else(|| "PUBLIC".to_owned(), quote_identifier);
-        let option = if grant.grantable && !to_owner { " WITH GRANT OPTION" } else { "" };
+        let option = if grant.grantable && !is_owner(&grant) { " WITH GRANT OPTION" } else { "" };
         let statement = format!("GRANT {} ON DATABASE {name} TO {grantee}{option};\n", grant.privilege);
         if grant.grantor == owner {
-            sql += &statement;
-        } else {
-            sql += &format!("SET LOCAL ROLE {};\n{statement}RESET ROLE;\n", quote_identifier(&grant.grantor));
+            return statement;
         }
-    }
-    sql
+        format!("SET LOCAL ROLE {};\n{statement}RESET ROLE;\n", quote_identifier(&grant.grantor))
+    };
+    // Who may pass it on has it before those whom it was passed on to.
+    let (first, then): (Vec<&Grant>, Vec<&Grant>) =
+        grants.iter().copied().filter(given).partition(|grant| grant.grantor == owner);
+    std::iter::once(revoked).chain(first.into_iter().chain(then).map(grant)).collect()
 }
 
 /// A setting's value as `SET ... TO` takes it.
@@ -261,7 +257,7 @@ mod tests {
         let sql = privileges("\"d\"", &grants.iter().collect::<Vec<_>>(), "own", false);
         assert_eq!(
             sql,
-            "REVOKE ALL ON DATABASE \"d\" FROM PUBLIC;\nREVOKE ALL ON DATABASE \"d\" FROM \"own\";\n\
+            "REVOKE ALL ON DATABASE \"d\" FROM PUBLIC, \"own\";\n\
              GRANT CONNECT ON DATABASE \"d\" TO \"b\" WITH GRANT OPTION;\nGRANT CONNECT ON DATABASE \"d\" TO PUBLIC;\n\
              SET LOCAL ROLE \"b\";\nGRANT CONNECT ON DATABASE \"d\" TO \"c\";\nRESET ROLE;\n"
         );
