@@ -158,7 +158,6 @@ fn describe(target: &Target, to: &Destination) -> String {
         Destination::Own => format!("the own place of target {}", target.name),
         Destination::Database(name) => format!("database {name}"),
         Destination::Drill => "a scratch place".to_owned(),
-        Destination::MissingRoles => format!("the roles of target {}'s server", target.name),
     }
 }
 

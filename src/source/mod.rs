@@ -114,8 +114,6 @@ pub enum Destination {
     Database(String),
     /// A scratch place that is never published, where the target's `drill:` says.
     Drill,
-    /// The server alone: the roles of its globals that it lacks.
-    MissingRoles,
 }
 
 /// How a restore is done.

@@ -78,8 +78,24 @@ impl Tally {
     }
 }
 
+/// One name as SQL writes it, unquoted as in the catalogs.
+pub(super) fn identifier(text: &[u8]) -> String {
+    let mut parts = parts(text);
+    String::from_utf8_lossy(&parts.swap_remove(0)).into_owned()
+}
+
 /// `public."My ""own"" table"` to its schema and name, unquoted as in pg_class.
 fn split_name(text: &[u8]) -> (String, String) {
+    let mut names = parts(text).into_iter().map(|part| String::from_utf8_lossy(&part).into_owned());
+    match (names.next(), names.next()) {
+        (Some(schema), Some(name)) => (schema, name),
+        (Some(name), None) => (String::new(), name),
+        _ => (String::new(), String::new()),
+    }
+}
+
+/// A name's parts, at least one, each without its quotes.
+fn parts(text: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = vec![Vec::new()];
     let mut quoted = false;
     let mut bytes = text.iter().copied().peekable();
@@ -94,12 +110,7 @@ fn split_name(text: &[u8]) -> (String, String) {
             _ => parts.last_mut().into_iter().for_each(|part| part.push(byte)),
         }
     }
-    let mut names = parts.into_iter().map(|part| String::from_utf8_lossy(&part).into_owned());
-    match (names.next(), names.next()) {
-        (Some(schema), Some(name)) => (schema, name),
-        (Some(name), None) => (String::new(), name),
-        _ => (String::new(), String::new()),
-    }
+    parts
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use super::statement::{Statement, command_name, is_word};
 /// The bytes of a statement's beginning that are kept for whoever looks at it.
 pub(super) const HEAD: usize = 256 << 10;
 
-/// The line with which `pg_dump` ends what it wrote.
+/// The lines with which `pg_dump` and `pg_dumpall` end what they wrote.
 const TRAILER: &[u8] = b"-- PostgreSQL database dump complete";
+const CLUSTER_TRAILER: &[u8] = b"-- PostgreSQL database cluster dump complete";
 
 /// What a piece of the text is. Every byte of the text is told of exactly once, in order.
 pub(super) enum Token<'a> {
@@ -86,6 +87,7 @@ pub(super) struct Lexer {
     line_start: bool,
     /// `standard_conforming_strings` is off: plain quotes have escapes too.
     plain_escapes: bool,
+    trailer: &'static [u8],
     complete: bool,
     /// The end of the row so far.
     row_end: RowEnd,
@@ -118,6 +120,7 @@ impl Default for Lexer {
             line: Vec::new(),
             line_start: true,
             plain_escapes: false,
+            trailer: TRAILER,
             complete: false,
             row_end: RowEnd::default(),
             stray: false,
@@ -127,6 +130,11 @@ impl Default for Lexer {
 }
 
 impl Lexer {
+    /// For what pg_dumpall writes.
+    pub(super) fn of_cluster() -> Self {
+        Self { trailer: CLUSTER_TRAILER, ..Self::default() }
+    }
+
     /// Whether the text ended where a whole dump ends: after pg_dump's trailer line and the end of its
     /// restricted mode, outside of any statement, quote, comment and COPY block.
     pub(super) fn is_complete(&self) -> bool {
@@ -233,11 +241,11 @@ impl Lexer {
         // psql ends a comment at either.
         if matches!(byte, b'\n' | b'\r') {
             // Only whole lines count, so that `-- ... complete` in a longer comment is none.
-            if self.line == TRAILER {
+            if self.line == self.trailer {
                 self.complete = true;
             }
             self.state = State::Sql;
-        } else if self.line.len() <= TRAILER.len() {
+        } else if self.line.len() <= self.trailer.len() {
             self.line.push(byte);
         }
     }

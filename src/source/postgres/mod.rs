@@ -120,6 +120,9 @@ impl Source for Postgres {
 
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe> {
         let psql = self.psql(unit, "db-backup-tools probe".into(), cx)?;
+        if unit.is_globals() {
+            return globals::probe(&maintenance(&psql, cx)?, self.config.client_bin.as_deref(), cx);
+        }
         let facts: SourceFacts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
@@ -138,7 +141,7 @@ impl Source for Postgres {
     fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>> {
         let psql = self.psql(unit, application_name(unit, id), cx)?;
         if unit.is_globals() {
-            return globals::capture(psql, &self.config, cx);
+            return globals::capture(maintenance(&psql, cx)?, self.config.client_bin.as_deref(), cx);
         }
         let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
@@ -150,7 +153,7 @@ impl Source for Postgres {
     fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
         match landing.to {
             Destination::Drill => Ok(Vec::new()),
-            Destination::MissingRoles => globals::check_roles(self, landing, cx),
+            _ if landing.unit.is_globals() => globals::check(self, landing, cx),
             Destination::Own | Destination::Database(_) => self.examine(landing, cx).map(|arrival| arrival.warnings),
         }
     }
@@ -158,7 +161,7 @@ impl Source for Postgres {
     fn stage(&self, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
         match landing.to {
             Destination::Drill => drill::stage(self, landing, cx),
-            Destination::MissingRoles => globals::stage_roles(self, landing, cx),
+            _ if landing.unit.is_globals() => globals::stage(self, landing, cx),
             Destination::Own | Destination::Database(_) => load::into(self.examine(landing, cx)?, cx),
         }
     }
