@@ -3,6 +3,8 @@
 //! they look like. Memory is bounded: of a long statement only the beginning is kept.
 //! Source: PostgreSQL documentation, "Lexical Structure" and "COPY", and psql's own scanner.
 
+mod rows;
+
 use super::row_end::RowEnd;
 use memchr::{memchr, memchr2};
 
@@ -439,39 +441,6 @@ impl Lexer {
             self.line.clear();
         }
         Ok(end)
-    }
-
-    /// Rows up to the line `\.`; a line's first bytes are gathered where the text is cut within them.
-    fn rows<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {
-        let mut at = 0;
-        let mut lines = 0;
-        while at < text.len() {
-            let end = memchr(b'\n', &text[at..]).map(|end| at + end + 1);
-            let line = &text[at..end.unwrap_or(text.len())];
-            if self.line_start || !self.line.is_empty() {
-                self.line_start = false;
-                self.line.extend_from_slice(&line[..line.len().min(5 - self.line.len().min(5))]);
-            }
-            self.row_end = self.row_end.after(line.strip_suffix(b"\n").unwrap_or(line));
-            let Some(end) = end else { break };
-            let last = matches!(self.line.as_slice(), b"\\.\n" | b"\\.\r\n");
-            self.line.clear();
-            self.line_start = true;
-            at = end;
-            lines += 1;
-            if std::mem::take(&mut self.row_end).is_mark() && !last {
-                self.tell_stray(visitor)?;
-            }
-            if last {
-                visitor.token(Token::Rows(&text[..at], lines))?;
-                self.state = State::Sql;
-                self.last = b'\n';
-                visitor.token(Token::RowsEnd)?;
-                return Ok(at);
-            }
-        }
-        visitor.token(Token::Rows(text, lines))?;
-        Ok(text.len())
     }
 
     fn command<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {
