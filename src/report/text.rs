@@ -41,9 +41,8 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
             units.iter().filter(|unit| unit.status == RestoreStatus::Planned).map(|unit| restored(unit) + "\n").collect()
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
-        Items::Pruned(_) => String::new(),
         Items::Tables(units) => tables(units, look),
-        Items::Drills(_) => String::new(),
+        Items::Pruned(_) | Items::Drills(_) => String::new(),
     }
 }
 
