@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::lexer::{Lexer, Token, Visitor};
+use super::spelling::Spelling;
 use super::statement::Datum;
 use crate::source::{Inventory, LargeObjects, SequenceState, TableCount};
 
@@ -20,12 +21,21 @@ pub(super) struct Census {
 
 #[derive(Default)]
 struct Tally {
-    tables: Vec<TableCount>,
-    /// Where a table stands in `tables`, by its name as the dump has it: one that is loaded in several blocks adds up.
+    tables: Vec<Rows>,
+    /// Where a table stands in `tables`: one that is loaded in several blocks adds up.
     places: HashMap<Vec<u8>, usize>,
     current: Option<usize>,
-    sequences: Vec<SequenceState>,
+    /// With their names as the dump has them.
+    sequences: Vec<(Vec<u8>, i64, bool)>,
     large_objects: LargeObjects,
+}
+
+/// The rows of a table.
+struct Rows {
+    /// Its name as the dump has it.
+    name: Vec<u8>,
+    rows: u64,
+    bytes: u64,
 }
 
 impl Census {
@@ -39,10 +49,30 @@ impl Census {
         self.lexer.is_complete()
     }
 
+    /// The qualified names of all that was counted, as the dump has them.
+    pub(super) fn names(&self) -> Vec<&[u8]> {
+        let tables = self.tally.tables.iter().map(|table| &table.name);
+        tables.chain(self.tally.sequences.iter().map(|(name, ..)| name)).map(Vec::as_slice).collect()
+    }
+
     /// What was counted.
-    pub(super) fn inventory(self) -> Inventory {
+    pub(super) fn inventory(self, spelling: &Spelling) -> Inventory {
         let Tally { tables, sequences, large_objects, .. } = self.tally;
-        Inventory { schema: 1, tables, sequences: Some(sequences), large_objects: Some(large_objects), roles: None }
+        let table = |Rows { name, rows, bytes }| {
+            let (schema, name) = split_name(&spelling.text(&name));
+            TableCount { schema, name, rows, bytes }
+        };
+        let sequence = |(name, last_value, is_called): (Vec<u8>, i64, bool)| {
+            let (schema, name) = split_name(&spelling.text(&name));
+            SequenceState { schema, name, last_value, is_called }
+        };
+        Inventory {
+            schema: 1,
+            tables: tables.into_iter().map(table).collect(),
+            sequences: Some(sequences.into_iter().map(sequence).collect()),
+            large_objects: Some(large_objects),
+            roles: None,
+        }
     }
 }
 
@@ -78,18 +108,14 @@ impl Tally {
         if let Some(at) = self.places.get(table) {
             return *at;
         }
-        let (schema, name) = split_name(table);
-        self.tables.push(TableCount { schema, name, rows: 0, bytes: 0 });
+        self.tables.push(Rows { name: table.to_vec(), rows: 0, bytes: 0 });
         self.places.insert(table.to_vec(), self.tables.len() - 1);
         self.tables.len() - 1
     }
 
     fn add(&mut self, datum: Datum) {
         match datum {
-            Datum::Sequence(sequence, last_value, is_called) => {
-                let (schema, name) = split_name(&sequence);
-                self.sequences.push(SequenceState { schema, name, last_value, is_called });
-            }
+            Datum::Sequence(name, last_value, is_called) => self.sequences.push((name, last_value, is_called)),
             Datum::LargeObject => self.large_objects.count += 1,
             Datum::LargeObjectBytes(bytes) => self.large_objects.bytes += bytes,
         }
@@ -97,27 +123,19 @@ impl Tally {
 }
 
 /// `public."My ""own"" table"` to its schema and name, unquoted as in pg_class.
-fn split_name(text: &[u8]) -> (String, String) {
-    let mut parts = vec![Vec::new()];
+fn split_name(text: &str) -> (String, String) {
+    let (mut schema, mut name) = (None, String::new());
     let mut quoted = false;
-    let mut bytes = text.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' if quoted && bytes.peek() == Some(&b'"') => {
-                bytes.next();
-                parts.last_mut().into_iter().for_each(|part| part.push(b'"'));
-            }
-            b'"' => quoted = !quoted,
-            b'.' if !quoted => parts.push(Vec::new()),
-            _ => parts.last_mut().into_iter().for_each(|part| part.push(byte)),
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => name.extend(chars.next()),
+            '"' => quoted = !quoted,
+            '.' if !quoted && schema.is_none() => schema = Some(std::mem::take(&mut name)),
+            _ => name.push(c),
         }
     }
-    let mut names = parts.into_iter().map(|part| String::from_utf8_lossy(&part).into_owned());
-    match (names.next(), names.next()) {
-        (Some(schema), Some(name)) => (schema, name),
-        (Some(name), None) => (String::new(), name),
-        _ => (String::new(), String::new()),
-    }
+    (schema.unwrap_or_default(), name)
 }
 
 #[cfg(test)]
@@ -201,7 +219,7 @@ COMMIT;
         let mut census = Census::default();
         census.feed(DUMP.as_bytes());
         assert!(census.is_complete());
-        let inventory = census.inventory();
+        let inventory = census.inventory(&Spelling::default());
         let tables: Vec<_> = inventory.tables.iter().map(count).collect();
         assert_eq!(tables, [("public", "a", 6, 29 + 6 + 48 + 34 + 44 + 4), ("My \"odd\" schema", "ta.b(le", 0, 0)]);
     }
@@ -215,7 +233,7 @@ COMMIT;
     fn sequences_and_large_objects_are_those_that_the_dump_sets() {
         let mut census = Census::default();
         census.feed(DUMP.as_bytes());
-        let inventory = census.inventory();
+        let inventory = census.inventory(&Spelling::default());
         let weird = ("we''ird \\ \".s", "a\"b'c', 1, true); --", i64::MIN, false);
         assert_eq!(states(&inventory), [("public", "a_id_seq", 4, true), weird]);
         assert_eq!(inventory.large_objects, Some(LargeObjects { count: 2, bytes: 4 }));
@@ -229,7 +247,7 @@ COMMIT;
             SELECT pg_catalog.setval('public."a\\b''c"', 7, false);
             SELECT pg_catalog.lowrite(0, '\\x00ff');"#,
         );
-        let inventory = census.inventory();
+        let inventory = census.inventory(&Spelling::default());
         assert_eq!(states(&inventory), [("public", "a\\b'c", 7, false)]);
         assert_eq!(inventory.large_objects, Some(LargeObjects { count: 0, bytes: 2 }));
     }
@@ -239,12 +257,12 @@ COMMIT;
         let mut census = Census::default();
         let text = format!("SELECT pg_catalog.lowrite(0, '\\x{}');\n", "00".repeat(1 << 20));
         text.as_bytes().chunks(4099).for_each(|piece| census.feed(piece));
-        assert_eq!(census.inventory().large_objects, Some(LargeObjects { count: 0, bytes: 1 << 20 }));
+        assert_eq!(census.inventory(&Spelling::default()).large_objects, Some(LargeObjects { count: 0, bytes: 1 << 20 }));
     }
 
     #[test]
     fn a_dump_that_holds_nothing_has_counted_nothing() {
-        let inventory = Census::default().inventory();
+        let inventory = Census::default().inventory(&Spelling::default());
         assert_eq!((inventory.sequences, inventory.large_objects), (Some(Vec::new()), Some(LargeObjects::default())));
     }
 
@@ -303,7 +321,7 @@ COMMIT;
             prop_assert!(census.is_complete());
             let mut whole = Census::default();
             whole.feed(DUMP.as_bytes());
-            prop_assert_eq!(census.inventory(), whole.inventory());
+            prop_assert_eq!(census.inventory(&Spelling::default()), whole.inventory(&Spelling::default()));
         }
 
         #[test]
