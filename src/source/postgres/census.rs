@@ -21,7 +21,7 @@ pub(super) struct Census {
 
 #[derive(Default)]
 struct Tally {
-    tables: Vec<Rows>,
+    tables: Vec<Counted>,
     /// Where a table stands in `tables`: one that is loaded in several blocks adds up.
     places: HashMap<Vec<u8>, usize>,
     current: Option<usize>,
@@ -31,7 +31,7 @@ struct Tally {
 }
 
 /// The rows of a table.
-struct Rows {
+struct Counted {
     /// Its name as the dump has it.
     name: Vec<u8>,
     rows: u64,
@@ -58,7 +58,7 @@ impl Census {
     /// What was counted.
     pub(super) fn inventory(self, spelling: &Spelling) -> Inventory {
         let Tally { tables, sequences, large_objects, .. } = self.tally;
-        let table = |Rows { name, rows, bytes }| {
+        let table = |Counted { name, rows, bytes }| {
             let (schema, name) = split_name(&spelling.text(&name));
             TableCount { schema, name, rows, bytes }
         };
@@ -108,7 +108,7 @@ impl Tally {
         if let Some(at) = self.places.get(table) {
             return *at;
         }
-        self.tables.push(Rows { name: table.to_vec(), rows: 0, bytes: 0 });
+        self.tables.push(Counted { name: table.to_vec(), rows: 0, bytes: 0 });
         self.places.insert(table.to_vec(), self.tables.len() - 1);
         self.tables.len() - 1
     }
