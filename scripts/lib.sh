@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart, scripts/bench-memory and scripts/test share. Sourced, never run.
+# What scripts/quickstart, scripts/bench-memory, scripts/bench-inventory and scripts/test share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2

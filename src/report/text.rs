@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use super::table::{Paint, Table, paint, prose, visible};
+use super::tables::tables;
 use crate::outcome::{
     BackupItem, CheckItem, Items, ListItem, Outcome, Problem, PruneDecision, PruneItem, RestoreItem, RestoreStatus, Severity,
     State, StatsItem, UnitStatus,
@@ -40,7 +41,8 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
             units.iter().filter(|unit| unit.status == RestoreStatus::Planned).map(|unit| restored(unit) + "\n").collect()
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
-        Items::Pruned(_) | Items::Drills(_) | Items::Tables(_) => String::new(),
+        Items::Tables(units) => tables(units, look),
+        Items::Pruned(_) | Items::Drills(_) => String::new(),
     }
 }
 
@@ -57,11 +59,11 @@ pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     if seconds < 0 { format!("in {shown}") } else { shown }
 }
 
-fn plain(text: impl Into<String>) -> (String, Option<Paint>) {
+pub(super) fn plain(text: impl Into<String>) -> (String, Option<Paint>) {
     (text.into(), None)
 }
 
-fn bytes(bytes: Option<u64>) -> (String, Option<Paint>) {
+pub(super) fn bytes(bytes: Option<u64>) -> (String, Option<Paint>) {
     plain(bytes.map(show_bytes).unwrap_or_default())
 }
 
@@ -266,6 +268,7 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
         }
         Items::Rows(rows) if rows.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
         Items::Stats(rows) if rows.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
+        Items::Tables(units) if units.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
         _ => None,
     }
 }

@@ -46,3 +46,4 @@ mod restore_choice;
 mod roundtrip;
 mod storages;
 mod session;
+mod tables;

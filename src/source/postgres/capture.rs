@@ -7,13 +7,14 @@ use super::census::Census;
 use super::client::{Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
+use super::spelling::Spelling;
 use crate::config::model::{self, DumpFilter, Format};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
 use crate::host::process::{Child, Exit, Program};
 use crate::observe::Event;
-use crate::source::{Capture, CaptureInfo, Facts};
+use crate::source::{Capture, CaptureInfo, Facts, Inventory};
 
 /// A running pg_dump.
 pub(super) struct DumpCapture {
@@ -57,6 +58,20 @@ impl DumpCapture {
             Exit::Code(_) => format!("run {} by hand, as this user, on the same database", self.pg_dump.path.display()),
             Exit::Signal(_) => "find out who sent the signal: where memory ran out, the kernel's log says so".to_owned(),
         }
+    }
+
+    /// What was counted. A name that can't be read is no reason to lose the backup.
+    fn inventory(&mut self, warnings: &mut Vec<String>) -> Result<Inventory> {
+        let census = std::mem::take(&mut self.census);
+        let encoding = &self.facts.restore.encoding;
+        let spelling = match Spelling::ask(&self.psql, encoding, census.names(), &self.cx) {
+            Err(error) if error.kind() != Kind::Interrupted => {
+                warnings.push(format!("names of tables stand in the inventory with signs that are not their own, so a drill can't find those: {error}"));
+                Spelling::default()
+            }
+            asked => asked?,
+        };
+        Ok(census.inventory(&spelling))
     }
 
     fn check_whole(&self) -> Result<()> {
@@ -103,7 +118,8 @@ impl Capture for DumpCapture {
             restore: serde_json::to_value(&self.facts.restore)
                 .map_err(|error| Error::new(Kind::Internal, "can't write down the database's facts").source(error))?,
         };
-        Ok(CaptureInfo { facts, inventory: std::mem::take(&mut self.census).inventory(), warnings })
+        let inventory = self.inventory(&mut warnings)?;
+        Ok(CaptureInfo { facts, inventory, warnings })
     }
 }
 

@@ -3,6 +3,8 @@
 //! they look like. Memory is bounded: of a long statement only the beginning is kept.
 //! Source: PostgreSQL documentation, "Lexical Structure" and "COPY", and psql's own scanner.
 
+mod rows;
+
 use super::row_end::RowEnd;
 use memchr::{memchr, memchr2};
 
@@ -70,7 +72,8 @@ enum State {
 pub(super) struct Lexer {
     state: State,
     head: Vec<u8>,
-    head_complete: bool,
+    /// The statement's whole length so far, of which `head` is the beginning.
+    length: u64,
     bare: Vec<u8>,
     /// The identifier or number that the last bytes are, for `E'...'` and `foo$bar$`.
     word: Vec<u8>,
@@ -110,7 +113,7 @@ impl Default for Lexer {
         Self {
             state: State::Sql,
             head: Vec::new(),
-            head_complete: true,
+            length: 0,
             bare: Vec::new(),
             word: Vec::new(),
             continues: None,
@@ -373,7 +376,7 @@ impl Lexer {
         }
         let room = HEAD - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        self.head_complete &= bytes.len() <= room;
+        self.length += bytes.len() as u64;
     }
 
     fn keep_bare(&mut self, byte: u8) {
@@ -393,10 +396,12 @@ impl Lexer {
 
     /// Takes back the byte that turned out to begin a comment.
     fn unkeep(&mut self) {
-        if self.head_complete {
+        self.length = self.length.saturating_sub(1);
+        if self.length < self.head.len() as u64 {
             self.head.pop();
             if self.head.trim_ascii().is_empty() {
                 self.head.clear();
+                self.length = 0;
             }
         }
         if self.bare.len() < HEAD {
@@ -412,7 +417,7 @@ impl Lexer {
 
     fn end_statement<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
         let (head, bare) = (std::mem::take(&mut self.head), std::mem::take(&mut self.bare));
-        let statement = Statement { head: &head, bare: &bare, complete: self.head_complete };
+        let statement = Statement { head: &head, bare: &bare, length: self.length, escapes: self.plain_escapes };
         if let Some(on) = statement.conforming_strings() {
             self.plain_escapes = !on;
         }
@@ -425,7 +430,7 @@ impl Lexer {
         (self.head, self.bare) = (head, bare);
         self.head.clear();
         self.bare.clear();
-        self.head_complete = true;
+        self.length = 0;
         self.word.clear();
         self.continues = None;
         self.last = b';';
@@ -444,39 +449,6 @@ impl Lexer {
             self.line.clear();
         }
         Ok(end)
-    }
-
-    /// Rows up to the line `\.`; a line's first bytes are gathered where the text is cut within them.
-    fn rows<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {
-        let mut at = 0;
-        let mut lines = 0;
-        while at < text.len() {
-            let end = memchr(b'\n', &text[at..]).map(|end| at + end + 1);
-            let line = &text[at..end.unwrap_or(text.len())];
-            if self.line_start || !self.line.is_empty() {
-                self.line_start = false;
-                self.line.extend_from_slice(&line[..line.len().min(5 - self.line.len().min(5))]);
-            }
-            self.row_end = self.row_end.after(line.strip_suffix(b"\n").unwrap_or(line));
-            let Some(end) = end else { break };
-            let last = matches!(self.line.as_slice(), b"\\.\n" | b"\\.\r\n");
-            self.line.clear();
-            self.line_start = true;
-            at = end;
-            lines += 1;
-            if std::mem::take(&mut self.row_end).is_mark() && !last {
-                self.tell_stray(visitor)?;
-            }
-            if last {
-                visitor.token(Token::Rows(&text[..at], lines))?;
-                self.state = State::Sql;
-                self.last = b'\n';
-                visitor.token(Token::RowsEnd)?;
-                return Ok(at);
-            }
-        }
-        visitor.token(Token::Rows(text, lines))?;
-        Ok(text.len())
     }
 
     fn command<V: Visitor>(&mut self, text: &[u8], visitor: &mut V) -> Result<usize, V::Error> {

@@ -20,6 +20,7 @@ mod properties;
 mod replace;
 mod row_end;
 mod scratch;
+mod spelling;
 mod staged;
 mod statement;
 
