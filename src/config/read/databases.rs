@@ -47,7 +47,7 @@ fn several(walk: &Walk<'_>, node: &Node) -> Option<Databases> {
         }
         return Some(Databases::All { exclude: Vec::new() });
     }
-    let names = texts(walk, node, what)?;
+    let names = texts(walk, node, what, "a database's name")?;
     let Value::List(items) = &node.value else { return None };
     let fit: Vec<bool> = items.iter().zip(&names).map(|(item, name)| fits(walk, item, name)).collect();
     (!fit.contains(&false)).then_some(Databases::Several(names))
@@ -67,7 +67,7 @@ fn fits(walk: &Walk<'_>, node: &Node, name: &str) -> bool {
 
 /// Globs as NAMEs of the command line are: `*` and `?` stand for any character.
 pub(super) fn globs(walk: &Walk<'_>, node: &Node, what: &str) -> Option<Vec<String>> {
-    let globs = texts(walk, node, what)?;
+    let globs = texts(walk, node, what, "a glob")?;
     let Value::List(items) = &node.value else { return None };
     let broken = items.iter().zip(&globs).filter_map(|(item, glob)| Some((item, Glob::new(glob).err()?)));
     let broken: Vec<_> = broken.collect();

@@ -29,7 +29,7 @@ pub(super) fn jobs(walk: &Walk<'_>, fields: &Fields<'_>, format: Option<Format>)
 
 /// What of a database is dumped.
 pub(super) fn filter(walk: &Walk<'_>, fields: &Fields<'_>, format: Option<Format>) -> Option<DumpFilter> {
-    let patterns = |key, what| fields.get(key).map_or(Some(Vec::new()), |node| texts(walk, node, what));
+    let patterns = |key, what| fields.get(key).map_or(Some(Vec::new()), |node| texts(walk, node, what, "a pattern"));
     let yes = |key| fields.get(key).map_or(Some(false), |node| walk.boolean(node));
     let schemas = patterns("schemas", "a list of schemas' patterns");
     let exclude_schemas = patterns("exclude_schemas", "a list of schemas' patterns");
@@ -60,11 +60,11 @@ pub(super) fn filter(walk: &Walk<'_>, fields: &Fields<'_>, format: Option<Format
 }
 
 /// A list of texts, none of them twice.
-pub(super) fn texts(walk: &Walk<'_>, node: &Node, what: &str) -> Option<Vec<String>> {
+pub(super) fn texts(walk: &Walk<'_>, node: &Node, what: &str, each: &str) -> Option<Vec<String>> {
     let items = walk.list(node, what)?;
     let mut texts: Vec<Option<String>> = Vec::new();
     for item in items {
-        let text = walk.text(item, "text");
+        let text = walk.text(item, each);
         if text.is_some() && texts.contains(&text) {
             walk.wrong(item, format!("{} is given twice", item.describe()), Some("keep one of them".into()));
         }
