@@ -44,3 +44,4 @@ mod restore_choice;
 mod roundtrip;
 mod storages;
 mod session;
+mod versions;
