@@ -245,45 +245,21 @@ free_port() {
     die 'no free port'
 }
 
-# start_server NAME: a server of the programs in BIN, on PORT, with the superuser demo, whose password is PASSWORD, in the new
-# temporary directory DEMO. Whoever calls it has `clean_up` in an EXIT trap; killed, the script leaves nothing either.
+# start_server NAME [SERVER]: a server of the programs in BIN, on PORT, with the superuser demo, whose password is PASSWORD. The
+# first one makes the temporary directory DEMO, and more may follow in it, each with a SERVER of its own. Whoever calls it has
+# `clean_up` in an EXIT trap; killed, the script leaves nothing either.
 start_server() {
-    local server owner='' as_server=() attempt
-    DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
-    server=$DEMO/server
+    local server owner as_server=() attempt
+    owner=$(server_user)
+    [ "$(id -u)" -ne 0 ] || as_server=(runuser -u "$owner" --)
+    [ -n "$DEMO" ] || make_demo "$1" ${as_server[@]+"${as_server[@]}"}
+    server=$DEMO/${2:-server}
     mkdir -m 0700 "$server"
-    if [ "$(id -u)" -eq 0 ]; then
-        # PostgreSQL refuses to run as root.
-        owner=postgres
-        id "$owner" >/dev/null 2>&1 || owner=nobody
-        chmod 0711 "$DEMO"
-        chown "$owner" "$server"
-        as_server=(runuser -u "$owner" --)
-    fi
-
-    # It waits for the end of its input: this script's end, also by kill -9. No signal of the terminal reaches it.
-    # shellcheck disable=SC2016
-    exec {LEASH}> >(exec setsid bash -c '
-        trap "" INT TERM HUP
-        read -r _
-        demo=$1 pg_ctl=$2
-        shift 2
-        cd /
-        # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
-        for attempt in 1 2 3 4 5 6 7 8 9 10; do
-            if [ ! -e "$demo/server/data/postmaster.pid" ] \
-                || "$@" "$pg_ctl" -D "$demo/server/data" -m immediate -w stop >/dev/null 2>&1 || [ "$attempt" -eq 10 ]; then
-                rm -rf "$demo" 2>/dev/null && break
-            fi
-            sleep 0.5
-        done
-    ' keeper "$DEMO" "$BIN/pg_ctl" ${as_server[@]+"${as_server[@]}"})
-    KEEPER=$!
-
-    PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+    [ "$(id -u)" -ne 0 ] || chown "$owner" "$server"
+    [ -n "${PASSWORD:-}" ] || PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
     # In a file, as an argument would show it to others.
     (umask 077 && printf '%s\n' "$PASSWORD" >"$server/password")
-    [ -z "$owner" ] || chown "$owner" "$server/password"
+    [ "$(id -u)" -ne 0 ] || chown "$owner" "$server/password"
     (
         cd /
         exec {LEASH}>&-
@@ -309,6 +285,34 @@ start_server() {
         fi
         rm -f "$server/log"
     done
+}
+
+# make_demo NAME [COMMAND ...]: DEMO, and what removes it, which stops its servers by this command.
+make_demo() {
+    DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
+    shift
+    [ "$(id -u)" -ne 0 ] || chmod 0711 "$DEMO"
+    # It waits for the end of its input: this script's end, also by kill -9. No signal of the terminal reaches it.
+    # shellcheck disable=SC2016
+    exec {LEASH}> >(exec setsid bash -c '
+        trap "" INT TERM HUP
+        read -r _
+        demo=$1 pg_ctl=$2
+        shift 2
+        cd /
+        # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
+        for attempt in 1 2 3 4 5 6 7 8 9 10; do
+            stopped=yes
+            for data in "$demo"/*/data; do
+                [ ! -e "$data/postmaster.pid" ] || "$@" "$pg_ctl" -D "$data" -m immediate -w stop >/dev/null 2>&1 || stopped=no
+            done
+            if [ "$stopped" = yes ] || [ "$attempt" -eq 10 ]; then
+                rm -rf "$demo" 2>/dev/null && break
+            fi
+            sleep 0.5
+        done
+    ' keeper "$DEMO" "$BIN/pg_ctl" "$@")
+    KEEPER=$!
 }
 
 # Client programs go to the throwaway server from here on.

@@ -77,8 +77,9 @@ fn settled(dump: &str) -> String {
         let begins = line.starts_with("COPY ") && line.ends_with(" FROM stdin;");
         rows = (rows || begins) && line != r"\.";
         view = !rows && (view || line.starts_with("CREATE VIEW ") || line.starts_with("CREATE MATERIALIZED VIEW "));
-        let text = match line.split_once(" CONSTRAINT ").zip(line.find(" NOT NULL")) {
-            Some(((column, _), at)) if !rows => format!("{column}{}", &line[at..]),
+        let named = line.split_once(" CONSTRAINT ").and_then(|(column, rest)| Some((column, rest.split_once(" NOT NULL")?)));
+        let text = match named {
+            Some((column, (name, rest))) if !rows && is_name(name) => format!("{column} NOT NULL{rest}"),
             _ if view => {
                 line.split_inclusive([' ', '(']).map(|word| word.rsplit_once('.').map_or(word, |(_, name)| name)).collect()
             }
@@ -88,6 +89,10 @@ fn settled(dump: &str) -> String {
         text + "\n"
     };
     dump.lines().map(settle).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with('"') && text.ends_with('"') || text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
 }
 
 #[track_caller]
