@@ -86,7 +86,9 @@ impl Postgres {
         let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
         let server = server_version(&facts.server_version)?;
         let pg_dump = self.programs(dumps, cx)?.fitting(&server)?;
-        psql.client = self.programs("psql", cx)?.fitting(&server)?;
+        if psql.client.version.as_ref().is_none_or(|own| own.major != server.major) {
+            psql.client = self.programs("psql", cx)?.fitting(&server)?;
+        }
         let newer = [&pg_dump, &psql.client].into_iter().find_map(|client| client.newer_than(&server));
         Ok((facts, psql, pg_dump, newer.into_iter().collect()))
     }

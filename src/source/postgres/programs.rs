@@ -232,6 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn each_is_looked_at_once_and_debians_wrapper_never() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let places = ["wrapped", "real", "same"].map(|name| root.join(name));
+        places[..2].iter().for_each(|place| std::fs::create_dir(place).unwrap());
+        std::os::unix::fs::symlink(&places[1], &places[2]).unwrap();
+        for program in [root.join(DEBIAN_WRAPPER), places[1].join("pg_none")] {
+            std::fs::copy("/bin/true", program).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join(DEBIAN_WRAPPER), places[0].join("pg_none")).unwrap();
+        let mut cx = Context::for_tests();
+        cx.env = std::sync::Arc::new([("PATH", std::env::join_paths(&places).unwrap())].into_iter().collect());
+        assert_eq!(candidates("pg_none", None, &cx), [places[1].join("pg_none")]);
+        assert_eq!(candidates("pg_none", Some(&places[0]), &cx), [places[0].join("pg_none")]);
+    }
+
+    #[test]
     fn the_servers_own_version_goes_before_every_other() {
         let all = [
             ("old", Some("9.6.24")),

