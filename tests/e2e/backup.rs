@@ -368,7 +368,7 @@ fn a_pg_dump_older_than_the_server_is_refused_before_it_runs() {
     let database = small_database();
     let script = r#"[ "$1" = --version ] && { echo 'pg_dump (PostgreSQL) 9.6.24'; exit; }; touch {dir}/ran; exec {real} "$@""#;
     let test = Test::of(&database).target_option("client_bin: '{bin}'").fake_bin("pg_dump", script);
-    test.run(["backup"]).fails(1).says("pg_dump is only found as 9.6.24").says("hint: install postgresql-client-");
+    test.run(["backup"]).fails(1).says("there is no pg_dump of version").says("hint: install postgresql-client-");
     assert!(!test.path("ran").exists() && test.stored().is_empty());
 }
 

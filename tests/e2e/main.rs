@@ -48,3 +48,4 @@ mod roundtrip;
 mod storages;
 mod session;
 mod tables;
+mod versions;

@@ -21,12 +21,13 @@ pub fn prints<const N: usize>(test: &Test, arguments: [&str; N], code: i32, name
     let directory = test.path("").display().to_string();
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(&regex_of(directory.trim_end_matches('/')), "{dir}");
+    settings.add_filter(&regex_of(binaries().to_str().unwrap()), "{binaries}");
     settings.add_filter(r"\d{8}_\d{6}Z-[a-z0-9]{4}", "RUN-XXXX");
     settings.add_filter(r"\d{8}_\d{6}Z", "RUN");
     settings.add_filter(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z| UTC)?", "TIME");
     settings.add_filter(r"\btest_\d+", "test_N");
     settings.add_filter(r"\b1\d\.\d+\b", "15.X");
-    settings.add_filter(r"(postgresql-client-|/postgresql/)\d+", "${1}15");
+    settings.add_filter(r"(postgresql-client-|/postgresql/|postgresql|version )1\d\b", "${1}15");
     settings.add_filter(r"(port |127\.0\.0\.1:|\.s\.PGSQL\.)\d{2,5}", "${1}PORT");
     settings.add_filter(r"(large object )\d+", "${1}OID");
     settings.add_filter(r"(process|pid) \d+", "$1 PID");
@@ -184,7 +185,7 @@ fn a_short_path_as_cron_has_it_finds_the_distributions_programs() {
 
 #[test]
 fn a_pg_dump_that_is_too_old() {
-    let old = |test: Test| test.fake_bin("pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24'");
+    let old = |test: Test| test.fake_bin("pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24' # --version");
     let database = small();
     let test = old(Test::of(&database).target_option("client_bin: '{bin}'"));
     prints(&test, ["backup"], 1, "pg_dump_too_old");

@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 #[allow(clippy::disallowed_types)] // the one home of Command
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -170,7 +170,7 @@ impl Program {
             return std::path::absolute(&self.path).map_err(|error| self.not_started(error));
         }
         let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
-        find_in(self.path.as_os_str(), path).ok_or_else(|| {
+        find_in(self.path.as_os_str(), path).next().ok_or_else(|| {
             let path = path.map_or(DEFAULT_PATH.into(), |path| path.to_string_lossy().into_owned());
             Error::new(Kind::Child, format!("can't run {}: it is in no directory of PATH ({path})", self.name()))
                 .hint("install it, or add its directory to PATH; cron's PATH is shorter than a shell's")
@@ -212,19 +212,19 @@ impl fmt::Debug for Program {
     }
 }
 
-/// Looks for a program in the directories of `cx.env`'s `PATH`.
-pub fn find_program(name: &str, cx: &Context) -> Option<PathBuf> {
-    find_in(OsStr::new(name), cx.env.get_os("PATH"))
+/// Every program of this name in the directories of `cx.env`'s `PATH`, in their order.
+pub fn find_programs(name: &str, cx: &Context) -> Vec<PathBuf> {
+    find_in(OsStr::new(name), cx.env.get_os("PATH")).collect()
 }
 
-fn find_in(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
-    let runs = |file: &Path| file.is_file() && access(file, Access::EXEC_OK).is_ok();
+fn find_in<'a>(name: &'a OsStr, path: Option<&'a OsStr>) -> impl Iterator<Item = PathBuf> + 'a {
+    let runs = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
     std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)))
         // An empty part means the current directory, which is never meant.
         .filter(|directory| !directory.as_os_str().is_empty())
-        .map(|directory| directory.join(name))
-        .find(|file| runs(file))
-        .and_then(|file| std::path::absolute(file).ok())
+        .map(move |directory| directory.join(name))
+        .filter(runs)
+        .filter_map(|file| std::path::absolute(file).ok())
 }
 
 /// What a program that ran to its end left.

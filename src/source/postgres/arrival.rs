@@ -8,7 +8,7 @@ use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::source::{Landing, StageOptions};
+use crate::source::{Facts, Landing, StageOptions};
 
 /// What a look at the destination decided.
 #[allow(dead_code)] // for now: read by the custom format
@@ -42,17 +42,23 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     if receiver.exists {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
-    let major = |text: &str| Version::parse(text).map_or(0, |version| version.major);
-    let (from, to) = (landing.facts.server_version.as_deref().map_or(0, major), major(&receiver.server_version));
-    let warnings = remarks(wanted, from, to, &receiver);
+    let to = Version::parse(&receiver.server_version);
+    let mut warnings: Vec<String> = to.iter().flat_map(|to| remarks_on_versions(&admin, landing.facts, to)).collect();
+    warnings.extend(remarks(wanted, &receiver));
+    let server_major = to.map_or(0, |version| version.major);
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
-    let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
+    let omit = Omit {
+        owners: options.no_owner,
+        privileges: options.no_privileges,
+        refreshes: facts.foreign_views.clone(),
+        receiver_major: server_major,
+    };
     let wanted = wanted.to_owned();
     Ok(Arrival {
         admin,
         wanted,
         replaces_empty: receiver.exists,
-        server_major: to,
+        server_major,
         owner,
         omit,
         format: landing.facts.format.clone(),
@@ -64,14 +70,18 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     })
 }
 
-/// What a person should know before the restore begins.
-fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver) -> Vec<String> {
+/// What a person should know of versions before the restore begins.
+fn remarks_on_versions(admin: &Psql, dumped: &Facts, to: &Version) -> Vec<String> {
+    let newer = |text: &Option<String>| text.as_deref().and_then(Version::parse).filter(|version| version.major > to.major);
+    let from = newer(&dumped.server_version).map(|from| format!("comes from server version {}", from.text));
+    let from = from.or_else(|| newer(&dumped.client_version).map(|by| format!("was written by pg_dump {}", by.text)));
+    let older = |from| format!("the dump {from}, and the receiving server is {}, which may not understand all of it", to.text);
+    from.map(older).into_iter().chain(admin.client.newer_than(to)).collect()
+}
+
+/// What else a person should know before the restore begins.
+fn remarks(wanted: &str, receiver: &Receiver) -> Vec<String> {
     let mut remarks = Vec::new();
-    if from > to {
-        remarks.push(format!(
-            "the dump comes from server version {from}, the receiving server is {to}: it may not understand all of it"
-        ));
-    }
     if !receiver.own_settings.is_empty() {
         let own = receiver.own_settings.join(", ");
         remarks.push(format!("the empty database {wanted} is replaced, and its own settings and privileges go with it: {own}"));

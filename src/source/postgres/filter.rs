@@ -14,7 +14,12 @@ pub(super) struct Omit {
     pub privileges: bool,
     /// Materialized views whose refresh would query another server, as the dump writes their names.
     pub refreshes: Vec<String>,
+    /// The receiving server's major version, which does not know what later ones brought; 0 where there is none.
+    pub receiver_major: u32,
 }
+
+/// The first server that knows `transaction_timeout`, which every pg_dump and pg_restore since sets.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 
 /// Passes a plain dump's text on.
 pub(super) struct Filter {
@@ -128,6 +133,7 @@ impl Gate {
             | ["GRANT" | "REVOKE", ..]
             | ["SET" | "RESET", "SESSION", "AUTHORIZATION", ..] => self.omit.privileges,
             ["ALTER", ..] => self.omit.owners && is_owner_change(statement),
+            ["SET", "TRANSACTION_TIMEOUT", _] => (1..TRANSACTION_TIMEOUT_SINCE).contains(&self.omit.receiver_major),
             ["REFRESH", "MATERIALIZED", "VIEW", ..] => {
                 let name = [b"REFRESH".as_slice(), b"MATERIALIZED", b"VIEW"]
                     .iter()
@@ -321,7 +327,7 @@ mod tests {
         let grant = "GRANT SELECT ON TABLE public.a TO app;\nALTER DEFAULT PRIVILEGES FOR ROLE a GRANT ALL ON TABLES TO b;\n";
         let other = "ALTER TABLE public.a ADD CONSTRAINT \" OWNER TO x\" CHECK (true);\nALTER TABLE public.b RENAME TO \" OWNER TO y\";\n";
         let text = format!("{owner}{grant}{other}");
-        let without = |owners, privileges| filtered(&text, Omit { owners, privileges, refreshes: Vec::new() }).unwrap();
+        let without = |owners, privileges| filtered(&text, Omit { owners, privileges, ..Omit::default() }).unwrap();
         assert_eq!(without(false, false), text);
         assert!(!without(true, false).contains("ird role") && without(true, false).contains(grant));
         assert!(without(false, true).contains(owner) && !without(false, true).contains("app"));
@@ -335,6 +341,17 @@ mod tests {
         filter.feed(text.as_bytes()).unwrap();
         assert_eq!(filter.omitted_refreshes(), ["public.far"]);
         assert_eq!(String::from_utf8_lossy(filter.take()).trim(), "REFRESH MATERIALIZED VIEW public.near;");
+    }
+
+    #[test]
+    fn a_setting_that_an_older_server_does_not_know_is_left_out_for_it_alone() {
+        let others = "SET lock_timeout = 0;\nSET a_later_timeout = 0;\nSELECT 'SET transaction_timeout = 0;';\n\
+            COPY public.t (a) FROM stdin;\nSET transaction_timeout = 0;\n\\.\n";
+        let text = format!("SET transaction_timeout = 0;\n{others}");
+        for (receiver_major, left_out) in [(0, false), (13, true), (16, true), (17, false), (18, false)] {
+            let expected = if left_out { format!("\n{others}") } else { text.clone() };
+            assert_eq!(filtered(&text, Omit { receiver_major, ..Omit::default() }).unwrap(), expected, "{receiver_major}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::census::identifier;
-use super::client::{self, Client, Psql, Version, quote_array, quote_identifier};
+use super::client::{Client, Programs, Psql, quote_array, quote_identifier};
 use super::facts::RestoreFacts;
 use super::lexer::{Lexer, Token, Visitor};
 use super::statement::strip_word;
@@ -45,17 +45,9 @@ const QUESTION: &str = "SELECT json_build_object(
 fn look(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<(ServerFacts, Client, Vec<String>)> {
     let facts: ServerFacts =
         psql.ask(QUESTION, "asking the server about its roles", cx).map_err(|error| error.step("connect"))?;
-    let version = Version::parse(&facts.server_version).ok_or_else(|| {
-        Error::new(Kind::Database, format!("the server's version {:?} is not understood", facts.server_version))
-    })?;
-    let mut client = client::find_pg_dump(client_bin, &version, cx)?;
-    client.path.set_file_name("pg_dumpall");
-    if !client.path.is_file() {
-        return Err(Error::new(Kind::Child, format!("there is no {}", client.path.display()))
-            .hint("pg_dumpall comes in the same package as pg_dump: reinstall it")
-            .step("programs"));
-    }
-    let mut warnings = Vec::new();
+    let version = super::server_version(&facts.server_version)?;
+    let client = Programs::look("pg_dumpall", client_bin, cx)?.fitting(&version)?;
+    let mut warnings: Vec<String> = client.newer_than(&version).into_iter().collect();
     if !facts.sees_passwords {
         warnings.push("roles are dumped without their passwords, as only a superuser may read those".to_owned());
     }

