@@ -1,24 +1,71 @@
-//! A plain dump on its way: pg_dump's stdout, counted as it passes. The dump is whole only when
-//! pg_dump exited 0 and its text ends in its trailer line.
+//! A dump on its way: pg_dump's stdout, counted as it passes. It is whole only when pg_dump exited 0, and
+//! a plain one's text ends in its trailer line, or an archive has all the data that it announces.
 
 use std::io::{self, Read};
 
+use super::archive::Tally;
 use super::census::Census;
 use super::client::{Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
+use super::load::CUSTOM;
 use crate::config::model::{self, DumpFilter, Format};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
 use crate::host::process::{Child, Exit, Program};
 use crate::observe::Event;
-use crate::source::{Capture, CaptureInfo, Facts};
+use crate::source::{Capture, CaptureInfo, Facts, Inventory};
+
+/// Counts a stream of one format as it passes, and knows whether it was whole.
+enum Reading {
+    Plain(Census),
+    Custom(Tally),
+}
+
+impl Reading {
+    fn of(format: Format) -> Self {
+        match format {
+            Format::Plain => Self::Plain(Census::default()),
+            Format::Custom => Self::Custom(Tally::default()),
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Plain(census) => census.feed(bytes),
+            Self::Custom(tally) => return tally.feed(bytes),
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        match self {
+            Self::Plain(census) => census.is_complete(),
+            Self::Custom(tally) => tally.is_complete(),
+        }
+    }
+
+    fn inventory(self) -> Inventory {
+        match self {
+            Self::Plain(census) => census.inventory(),
+            Self::Custom(tally) => tally.inventory(),
+        }
+    }
+
+    /// As pg_dump and the manifest call it.
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "plain",
+            Self::Custom(_) => CUSTOM,
+        }
+    }
+}
 
 /// A running pg_dump.
 pub(super) struct DumpCapture {
     child: Child,
-    census: Census,
+    reading: Reading,
     bytes: u64,
     facts: SourceFacts,
     pg_dump: Client,
@@ -39,16 +86,21 @@ impl DumpCapture {
         warnings: Vec<String>,
         cx: &Context,
     ) -> Result<Self> {
-        if config.format != Format::Plain || config.filter != DumpFilter::default() {
+        if config.filter != DumpFilter::default() {
             return Err(Error::new(Kind::Internal, "not yet"));
         }
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
-        let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
+        let reading = Reading::of(config.format);
+        let format = format!("--format={}", reading.format());
+        // Compressed by us: then it can be counted, and many threads compress.
+        let uncompressed = (config.format == Format::Custom).then_some("--compress=0");
+        let program =
+            Program::new(&pg_dump.path).args([format.as_str(), "--no-password"]).args(uncompressed).args(quote_all);
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
         // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
         let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());
         let child = program.spawn_reader(cx)?;
-        Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
+        Ok(Self { child, reading, bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }
 
     /// What to do about an end that nothing is known of.
@@ -60,7 +112,7 @@ impl DumpCapture {
     }
 
     fn check_whole(&self) -> Result<()> {
-        if self.census.is_complete() {
+        if self.reading.is_complete() {
             return Ok(());
         }
         let cause = if self.bytes == 0 {
@@ -76,7 +128,10 @@ impl DumpCapture {
 impl Read for DumpCapture {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.child.read(buffer)?;
-        self.census.feed(&buffer[..count]);
+        if let Err(error) = self.reading.feed(&buffer[..count]) {
+            let path = self.pg_dump.path.display();
+            return Err(error.hint_if_none(format!("is {path} the real pg_dump? run it by hand on the same database")).into());
+        }
         self.bytes += count as u64;
         Ok(count)
     }
@@ -97,13 +152,14 @@ impl Capture for DumpCapture {
         let facts = Facts {
             kind: "postgres".into(),
             database: Some(self.facts.database.clone()),
-            format: "plain".into(),
+            format: self.reading.format().into(),
             server_version: Some(self.facts.short_version()),
             client_version: self.pg_dump.version_text(),
             restore: serde_json::to_value(&self.facts.restore)
                 .map_err(|error| Error::new(Kind::Internal, "can't write down the database's facts").source(error))?,
         };
-        Ok(CaptureInfo { facts, inventory: std::mem::take(&mut self.census).inventory(), warnings })
+        let inventory = std::mem::replace(&mut self.reading, Reading::of(Format::Plain)).inventory();
+        Ok(CaptureInfo { facts, inventory, warnings })
     }
 }
 

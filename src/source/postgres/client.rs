@@ -106,6 +106,29 @@ pub(super) fn find_pg_dump(client_bin: Option<&Path>, server: &Version, cx: &Con
     })
 }
 
+/// Finds the pg_restore that reads an archive: of the receiving server's major version where that suffices, else the
+/// smallest that does. None older than the pg_dump that wrote it can.
+pub(super) fn find_pg_restore(client_bin: Option<&Path>, server_major: u32, wrote: u32, cx: &Context) -> Result<Client> {
+    let paths = candidates("pg_restore", client_bin, cx);
+    if paths.is_empty() {
+        return Err(not_found("pg_restore", client_bin));
+    }
+    let found = paths.into_iter().map(|path| Client::at(path, cx)).collect::<Result<Vec<_>>>()?;
+    let major = |client: &Client| client.version.as_ref().map_or(u32::MAX, |version| version.major);
+    let needed = server_major.max(wrote);
+    let fits = found.iter().filter(|client| major(client) >= needed).min_by_key(|client| major(client));
+    fits.cloned().ok_or_else(|| {
+        let texts: Vec<String> = found.iter().filter_map(Client::version_text).collect();
+        let cause = format!(
+            "the archive was written by pg_dump {wrote}, the receiving server is {server_major}, and pg_restore is only found as {}",
+            texts.join(", ")
+        );
+        let otherwise = if client_bin.is_some() { "correct" } else { "set" };
+        let hint = format!("install postgresql-client-{needed} (its name on Debian), or {otherwise} `client_bin:`");
+        Error::new(Kind::Child, cause).hint(hint).step("programs")
+    })
+}
+
 fn not_found(program: &str, client_bin: Option<&Path>) -> Error {
     let error = match client_bin {
         Some(directory) => Error::new(Kind::Child, format!("there is no {program} in {} (`client_bin:`)", directory.display()))

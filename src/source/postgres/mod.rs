@@ -16,12 +16,14 @@ mod filter;
 mod globals;
 mod lexer;
 mod load;
+mod parallel;
 mod properties;
 mod replace;
 mod row_end;
 mod scratch;
 mod staged;
 mod statement;
+mod unpack;
 
 use self::arrival::Arrival;
 use self::capture::DumpCapture;
@@ -92,7 +94,11 @@ impl Postgres {
             let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to {MAX_NAME_LEN} bytes");
             return Err(Error::new(Kind::Refused, what).hint("choose a shorter name"));
         }
-        arrival::examine(admin, &wanted, landing, restore, cx)
+        let mut arrival = arrival::examine(admin, &wanted, landing, restore, cx)?;
+        let wrote = landing.facts.client_version.as_deref().and_then(Version::parse).map_or(0, |version| version.major);
+        arrival.options.jobs = arrival.options.jobs.or(self.config.jobs.filter(|_| arrival.format == load::CUSTOM));
+        load::prepare(&mut arrival, self.config.client_bin.as_deref(), wrote, cx)?;
+        Ok(arrival)
     }
 }
 
@@ -179,7 +185,7 @@ fn maintenance(psql: &Psql, cx: &Context) -> Result<Psql> {
 
 /// What a manifest of ours says that a restore needs.
 fn restore_facts(facts: &Facts) -> Result<RestoreFacts> {
-    if facts.kind != KIND || !["plain", "custom", globals::FORMAT].contains(&facts.format.as_str()) {
+    if facts.kind != KIND || !["plain", load::CUSTOM, globals::FORMAT].contains(&facts.format.as_str()) {
         let what = format!("the backup is of kind {}, format {}", facts.kind, facts.format);
         return Err(Error::new(Kind::Refused, what).hint("restore it with the version of this program that made it"));
     }
