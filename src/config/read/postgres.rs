@@ -49,13 +49,12 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let uri = optional(uri, |node| address(walk, node));
     let database = optional(fields.get("database"), |node| walk.text(node, "a database's name"));
     let format =
-        fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain"], &["custom", "directory"]));
+        fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain", "custom"], &["directory"]));
     let client_bin = optional(fields.get("client_bin"), |node| walk.path(node, "a directory of pg_dump and psql"));
     fields.later(&LATER);
     if let Some(uri) = &uri {
         one_database(walk, fields, uri.as_ref());
     }
-    format?;
     Some(Postgres {
         host: host?,
         port: port?,
@@ -65,7 +64,7 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         uri: uri?,
         databases: Databases::One(database?),
         globals: false,
-        format: Format::Plain,
+        format: if format? == "custom" { Format::Custom } else { Format::Plain },
         filter: DumpFilter::default(),
         client_bin: client_bin?,
         jobs: None,
