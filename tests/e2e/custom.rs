@@ -74,7 +74,8 @@ fn awkward_contents_come_back_from_an_archive_both_ways() {
     }
     for (number, way) in WAYS.iter().enumerate() {
         let restored = cluster.adopt(&format!("back_{number}"));
-        restored.psql("REFRESH MATERIALIZED VIEW \"far; --\".\"copied v\u{e9}\"; REFRESH MATERIALIZED VIEW \"far; --\".of_copied");
+        restored
+            .psql("REFRESH MATERIALIZED VIEW \"far; --\".\"copied v\u{e9}\"; REFRESH MATERIALIZED VIEW \"far; --\".of_copied");
         eprintln!("{way:?}");
         assert_same(&database.dump(), &restored.dump());
     }
@@ -89,7 +90,8 @@ fn strings_with_escapes_come_back_from_an_archive_both_ways() {
     for (number, way) in WAYS.iter().enumerate() {
         let restored = cluster.adopt(&format!("back_{number}"));
         test.run(restore(restored.name(), way)).ok();
-        restored.psql("REFRESH MATERIALIZED VIEW \"far; --\".\"copied v\u{e9}\"; REFRESH MATERIALIZED VIEW \"far; --\".of_copied");
+        restored
+            .psql("REFRESH MATERIALIZED VIEW \"far; --\".\"copied v\u{e9}\"; REFRESH MATERIALIZED VIEW \"far; --\".of_copied");
         assert_same(&database.dump(), &restored.dump());
     }
     drop_subscriptions(&cluster);
@@ -106,7 +108,10 @@ fn owners_and_privileges_are_left_out_of_an_archive_both_ways() {
         let mut words = restore(restored.name(), way);
         words.extend(["--no-owner", "--no-privileges"].map(str::to_owned));
         test.run(words).ok();
-        assert_eq!(restored.psql("SELECT relowner::regrole, relacl IS NULL FROM pg_class WHERE relname = 't'"), format!("{SUPERUSER}|t"));
+        assert_eq!(
+            restored.psql("SELECT relowner::regrole, relacl IS NULL FROM pg_class WHERE relname = 't'"),
+            format!("{SUPERUSER}|t")
+        );
     }
 }
 
@@ -133,7 +138,11 @@ fn stock_tools_alone_read_the_archive() {
     let restored = SHARED.create_database();
     let client = SHARED.client("pg_restore", restored.name());
     let artifact = test.stored_one(".dump.gz");
-    let script = format!("gunzip -c '{}' | '{}' --exit-on-error -d \"$PGDATABASE\"", artifact.display(), client.get_program().to_str().unwrap());
+    let script = format!(
+        "gunzip -c '{}' | '{}' --exit-on-error -d \"$PGDATABASE\"",
+        artifact.display(),
+        client.get_program().to_str().unwrap()
+    );
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = shell.output().unwrap();

@@ -184,9 +184,8 @@ impl Child {
             self.cancel.check()?;
             let given = self.give(input).map_err(broken)?;
             match (given, self.take(output)?) {
-                (None, None) => self.pause(Until::Moved)?,
-                // Its stdout has ended: it takes input still, or says by a closed stdin that it does not.
-                (None, Some(0)) => self.pause(Until::Moved)?,
+                // Where its stdout has ended, it takes input still, or says by a closed stdin that it does not.
+                (None, None | Some(0)) => self.pause(Until::Moved)?,
                 (given, taken) => return Ok((given.unwrap_or(0), taken.unwrap_or(0))),
             }
         }

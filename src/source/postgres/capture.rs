@@ -94,8 +94,7 @@ impl DumpCapture {
         let format = format!("--format={}", reading.format());
         // Compressed by us: then it can be counted, and many threads compress.
         let uncompressed = (config.format == Format::Custom).then_some("--compress=0");
-        let program =
-            Program::new(&pg_dump.path).args([format.as_str(), "--no-password"]).args(uncompressed).args(quote_all);
+        let program = Program::new(&pg_dump.path).args([format.as_str(), "--no-password"]).args(uncompressed).args(quote_all);
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
         // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
         let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());

@@ -119,7 +119,7 @@ impl Connection {
         let mut other = self.clone();
         let value: String = value.chars().flat_map(|c| matches!(c, ' ' | '\\').then_some('\\').into_iter().chain([c])).collect();
         let options = other.variables.entry("PGOPTIONS").or_default();
-        *options = format!("{options} -c {name}={value}").trim_start().to_owned();
+        *options = format!("{options} -c {name}={value}");
         other
     }
 

@@ -27,7 +27,8 @@ pub(super) const CUSTOM: &str = "custom";
 pub(super) fn prepare(arrival: &mut Arrival, client_bin: Option<&Path>, wrote: u32, cx: &Context) -> Result<()> {
     if arrival.format != CUSTOM {
         if arrival.options.jobs.is_some() {
-            let text = "--jobs has no effect: a plain dump is loaded in its own order (`format: custom` can be loaded in parallel)";
+            let text =
+                "--jobs has no effect: a plain dump is loaded in its own order (`format: custom` can be loaded in parallel)";
             arrival.warnings.push(text.to_owned());
         }
         return Ok(());
@@ -136,9 +137,8 @@ impl Sink for TextSink {
 
 /// A scratch database into which everything is loaded, but for these refreshes.
 pub(super) fn loaded(scratch: Scratch, arrival: Arrival, left_out: &[String], cx: Context) -> Result<Box<dyn Staged>> {
-    let told = |view: &String| {
-        format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};")
-    };
+    let told =
+        |view: &String| format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};");
     let mut warnings: Vec<String> = left_out.iter().map(told).collect();
     warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
     Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))

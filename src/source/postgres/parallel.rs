@@ -36,7 +36,8 @@ pub(super) fn decide(arrival: &mut Arrival) -> Result<()> {
         return Ok(());
     }
     let version = arrival.pg_restore.as_ref().and_then(|client| client.version.as_ref());
-    if let Some(version) = version.filter(|version| version.major >= TRANSACTION_TIMEOUT && arrival.server_major < TRANSACTION_TIMEOUT)
+    if let Some(version) =
+        version.filter(|version| version.major >= TRANSACTION_TIMEOUT && arrival.server_major < TRANSACTION_TIMEOUT)
     {
         arrival.warnings.push(format!(
             "--jobs has no effect: pg_restore {} can't load into server version {} by itself; it is loaded one object after another",

@@ -70,6 +70,11 @@ impl<'a> Cursor<'a> {
             Err(_) => Ok(None),
         }
     }
+
+    /// Passes over texts that nobody here needs.
+    pub(super) fn pass_texts(&mut self, count: usize) -> Piece<()> {
+        (0..count).try_for_each(|_| self.text().map(drop))
+    }
 }
 
 #[cfg(test)]

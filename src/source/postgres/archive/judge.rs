@@ -1,6 +1,8 @@
 //! Judges an archive that pg_restore is to load by itself: every statement of it is held to the rules for a dump's
 //! text, each one alone, as pg_restore sends each alone. What pg_restore would not load, or must not, is not listed.
 
+use std::collections::HashMap;
+
 use super::reader::{Entry, Reader, Visitor};
 use crate::error::{Error, Kind, Result};
 use crate::source::postgres::filter::{Filter, Omit};
@@ -16,7 +18,7 @@ struct Court {
     /// Numbers of the entries that are to be loaded, in order.
     list: Vec<u32>,
     /// Where the offset of an entry's data is, until the data comes.
-    offsets: std::collections::HashMap<u32, u64>,
+    offsets: HashMap<u32, u64>,
     /// Offsets to be written: where, and what.
     found: Vec<(u64, u64)>,
     says_strings: bool,
@@ -28,7 +30,7 @@ impl Judge {
         let court = Court {
             filter: Filter::new(omit),
             list: Vec::new(),
-            offsets: std::collections::HashMap::new(),
+            offsets: HashMap::new(),
             found: Vec::new(),
             says_strings: false,
         };
@@ -47,7 +49,7 @@ impl Judge {
 
     /// The entries that are to be loaded, as pg_restore's `--use-list` takes them.
     pub(in super::super) fn list(&self) -> String {
-        self.court.list.iter().map(|id| format!("{id};\n")).collect()
+        self.court.list.iter().flat_map(|id| [id.to_string(), ";\n".to_owned()]).collect()
     }
 
     /// The offsets of data that a pg_dump into a pipe could not write: where each belongs, and its nine bytes.
@@ -119,10 +121,10 @@ impl Visitor for Court {
                 entry.defn.split(|byte| *byte == b'\n').try_for_each(|line| self.hear(line))?;
             }
             _ => {
-                let before = self.omitted_refreshes();
+                let before = self.filter.omitted_refreshes().len();
                 self.hear(entry.defn)?;
                 self.hear_owner(entry)?;
-                if self.omitted_refreshes() > before {
+                if self.filter.omitted_refreshes().len() > before {
                     return Ok(());
                 }
             }
@@ -144,12 +146,6 @@ impl Visitor for Court {
 
     fn rows_end(&mut self) -> Result<()> {
         if self.filter.is_between_statements() { Ok(()) } else { Err(refused("rows that do not end as a COPY does")) }
-    }
-}
-
-impl Court {
-    fn omitted_refreshes(&self) -> usize {
-        self.filter.omitted_refreshes().len()
     }
 }
 

@@ -175,26 +175,14 @@ impl Reader {
                 self.state = State::Entries(left - 1);
             }
             State::Block => self.block(&mut cursor, visitor)?,
-            State::Rows => {
-                self.state = match cursor.count()? {
-                    0 => {
-                        if self.tail != ROWS_END {
-                            return Err(Stop::Wrong("rows that do not end as a COPY does").into());
-                        }
-                        visitor.rows_end()?;
-                        State::Block
-                    }
-                    length => State::Piece(length, Of::Rows),
-                }
-            }
+            State::Rows => match cursor.count()? {
+                0 => self.rows_end(visitor)?,
+                length => self.state = State::Piece(length, Of::Rows),
+            },
+            State::LargeObject if cursor.count()? == 0 => self.state = State::Block,
             State::LargeObject => {
-                self.state = match cursor.count()? {
-                    0 => State::Block,
-                    _ => {
-                        visitor.large_object();
-                        State::LargeObjectPiece
-                    }
-                }
+                visitor.large_object();
+                self.state = State::LargeObjectPiece;
             }
             State::LargeObjectPiece => {
                 self.state = match cursor.count()? {
@@ -232,9 +220,7 @@ impl Reader {
         for _ in 0..7 {
             cursor.int()?;
         }
-        for _ in 0..3 {
-            cursor.text()?;
-        }
+        cursor.pass_texts(3)?;
         let entries = cursor.count()?;
         if entries > MOST_ENTRIES {
             return Err(Stop::Wrong("more entries than there can be").into());
@@ -247,7 +233,7 @@ impl Reader {
         let id = u32::try_from(cursor.int()?).map_err(|_| Stop::Wrong("an entry with no number"))?;
         let has_dumper = cursor.int()? != 0;
         // The object's table and number in the catalog.
-        (cursor.text()?, cursor.text()?);
+        cursor.pass_texts(2)?;
         let tag = cursor.text()?.unwrap_or_default();
         let desc = cursor.text()?.unwrap_or_default();
         cursor.int()?; // the section
@@ -255,11 +241,11 @@ impl Reader {
         let drop = cursor.text()?.unwrap_or_default();
         let copy = cursor.text()?.unwrap_or_default();
         // Namespace, tablespace, table access method; the kind of relation; owner, and whether there are OIDs.
-        (cursor.text()?, cursor.text()?, cursor.text()?);
+        cursor.pass_texts(3)?;
         if self.minor >= 16 {
             cursor.int()?;
         }
-        (cursor.text()?, cursor.text()?);
+        cursor.pass_texts(2)?;
         while cursor.text()?.is_some() {}
         let offset_at = self.passed + cursor.at() as u64;
         let has_data = cursor.byte()? != NO_DATA;
@@ -292,6 +278,14 @@ impl Reader {
             _ => return Err(Stop::Wrong("a block of an unknown kind").into()),
         };
         Ok(())
+    }
+
+    fn rows_end<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), Failed> {
+        if self.tail != ROWS_END {
+            return Err(Stop::Wrong("rows that do not end as a COPY does").into());
+        }
+        self.state = State::Block;
+        Ok(visitor.rows_end()?)
     }
 
     fn piece<V: Visitor>(&mut self, bytes: &[u8], left: u64, of: Of, visitor: &mut V) -> Result<usize> {

@@ -197,7 +197,10 @@ fn what_acts_outside_is_refused_wherever_an_archive_holds_it() {
         &|archive| _ = archive.entry("FUNCTION", "t", "", "DROP TABLE t; DROP DATABASE live; ALTER TABLE t;\n", None),
         &|archive| _ = archive.entry("SEARCHPATH", "t", "DROP DATABASE live;\n", "", None),
         &|archive| _ = archive.entry("BLOB METADATA", "1..2", "1\n2'); DROP DATABASE live; --\n", "", None),
-        &|archive| _ = archive.entry("ACL", "LARGE OBJECTS 1..2", "GRANT ALL ON LARGE OBJECT 1 TO \"a\nDROP DATABASE x;\n\";\n", "", None),
+        &|archive| {
+            let grant = "GRANT ALL ON LARGE OBJECT 1 TO \"a\nDROP DATABASE x;\n\";\n";
+            archive.entry("ACL", "LARGE OBJECTS 1..2", grant, "", None);
+        },
         &|archive| _ = archive.table("DROP DATABASE live; COPY t FROM stdin;\n", &["1\n"]),
         &|archive| _ = archive.table("COPY t FROM stdin;\n", &["1\n\\.\nDROP DATABASE live;\n"]),
     ];
