@@ -105,16 +105,19 @@ pub(super) fn open_regular_with(path: &Path, flags: OFlags) -> io::Result<File> 
     Ok(file.into())
 }
 
+/// A directory with mode 0700 below `base`, with a name of its own, that removes itself when dropped.
+pub fn private_dir_in(base: &Path, prefix: &str) -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix(prefix).permissions(std::fs::Permissions::from_mode(0o700)).tempdir_in(base)
+}
+
 /// A directory with mode 0700 under `$TMPDIR` (or `/tmp`) that removes itself when dropped.
 pub fn private_temp_dir(cx: &Context) -> Result<TempDir> {
     let base = cx.env.get_os("TMPDIR").filter(|base| !base.is_empty()).map_or(PathBuf::from("/tmp"), PathBuf::from);
-    tempfile::Builder::new().prefix(TEMP_PREFIX).permissions(std::fs::Permissions::from_mode(0o700)).tempdir_in(&base).map_err(
-        |error| {
-            Error::new(Kind::Internal, format!("can't make a temporary directory in {}", base.display()))
-                .hint("set TMPDIR to a directory that can be written")
-                .source(error)
-        },
-    )
+    private_dir_in(&base, TEMP_PREFIX).map_err(|error| {
+        Error::new(Kind::Internal, format!("can't make a temporary directory in {}", base.display()))
+            .hint("set TMPDIR to a directory that can be written")
+            .source(error)
+    })
 }
 
 /// Whether a file system is mounted at this directory: a disk, a bind mount, or an automount that

@@ -27,6 +27,7 @@ mod cancel;
 mod collect;
 mod connect;
 mod crash;
+mod custom;
 mod cut;
 mod damage;
 mod disk;

@@ -22,8 +22,9 @@ fn raw_dump(database: &str, cluster: &Cluster) -> String {
     comparable(&output.stdout.iter().map(|byte| char::from(*byte)).collect::<String>())
 }
 
+/// Equal dumps, or where they differ first.
 #[track_caller]
-fn assert_same(one: &str, other: &str) {
+pub fn assert_same(one: &str, other: &str) {
     if one != other {
         let different = one.lines().zip(other.lines()).find(|(one, other)| one != other);
         panic!("the dumps differ first in {different:?}, of {} and {} lines", one.lines().count(), other.lines().count());
@@ -90,7 +91,7 @@ fn the_sample_comes_back_by_hand_with_stock_tools_alone() {
 }
 
 /// A server with a database of awkward contents, and another one that its foreign tables reach.
-fn awkward(settings: &[&str]) -> (Cluster, Database) {
+pub fn awkward(settings: &[&str]) -> (Cluster, Database) {
     let cluster = Cluster::start_with(settings);
     let database = cluster.create_database();
     database.psql(
@@ -104,7 +105,7 @@ fn awkward(settings: &[&str]) -> (Cluster, Database) {
 }
 
 /// PostgreSQL does not drop a database that has one.
-fn drop_subscriptions(cluster: &Cluster) {
+pub fn drop_subscriptions(cluster: &Cluster) {
     for database in cluster.databases() {
         cluster.psql(
             &database,

@@ -176,6 +176,21 @@ impl Child {
         }
     }
 
+    /// For one that turns a stream into another: gives it what it takes of `input`, takes what its stdout holds, and
+    /// waits until either moved. How many bytes were given, and taken; none taken says nothing about its end.
+    pub fn shift(&mut self, input: &[u8], output: &mut [u8]) -> Result<(usize, usize)> {
+        let broken = |error| crate::error::from_io(error, Kind::Child, "can't write to a child");
+        loop {
+            self.cancel.check()?;
+            let given = self.give(input).map_err(broken)?;
+            match (given, self.take(output)?) {
+                // Where its stdout has ended, it takes input still, or says by a closed stdin that it does not.
+                (None, None | Some(0)) => self.pause(Until::Moved)?,
+                (given, taken) => return Ok((given.unwrap_or(0), taken.unwrap_or(0))),
+            }
+        }
+    }
+
     /// What stdout holds right now: `None` is nothing yet, 0 its end.
     fn take(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
         let Some(stdout) = &self.stdout else { return Ok(Some(0)) };

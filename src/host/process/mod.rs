@@ -11,6 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -111,6 +112,16 @@ impl Program {
     /// Starts it to write to its stdin. What it writes to its stdout is collected: the last 64 KiB.
     pub fn spawn_writer(&self, cx: &Context) -> Result<Child> {
         Ok(Child::writer(self.spawn(Stdio::piped(), cx)?, self.name(), cx))
+    }
+
+    /// Starts it to turn what is written to its stdin into what is read from its stdout, see [`Child::shift`].
+    pub fn spawn_filter(&self, cx: &Context) -> Result<Child> {
+        Ok(Child::reader(self.spawn(Stdio::piped(), cx)?, self.name(), cx))
+    }
+
+    /// Starts it on a file as its stdin. What it writes to its stdout is collected: the last 64 KiB.
+    pub fn spawn_on(&self, stdin: File, cx: &Context) -> Result<Child> {
+        Ok(Child::writer(self.spawn(stdin.into(), cx)?, self.name(), cx))
     }
 
     /// Runs it to its end: gives it `input` and takes all of its stdout. An exit that is no success

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::client::{Psql, Version, quote_identifier};
+use super::client::{Client, Psql, Version, quote_identifier};
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,6 @@ use crate::host::Context;
 use crate::source::{Facts, Landing, StageOptions};
 
 /// What a look at the destination decided.
-#[allow(dead_code)] // for now: read by the custom format
 pub(super) struct Arrival {
     /// On the server's maintenance database.
     pub admin: Psql,
@@ -27,6 +26,8 @@ pub(super) struct Arrival {
     pub format: String,
     pub facts: RestoreFacts,
     pub options: StageOptions,
+    /// What reads an archive; none for a plain dump.
+    pub pg_restore: Option<Client>,
     /// Bytes of the stream.
     pub bytes: u64,
     /// Under what spools may be made.
@@ -64,6 +65,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
         format: landing.facts.format.clone(),
         facts,
         options,
+        pg_restore: None,
         bytes: landing.bytes,
         state_dir: landing.state_dir.to_owned(),
         warnings,

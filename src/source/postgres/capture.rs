@@ -1,12 +1,14 @@
-//! A plain dump on its way: pg_dump's stdout, counted as it passes. The dump is whole only when
-//! pg_dump exited 0 and its text ends in its trailer line.
+//! A dump on its way: pg_dump's stdout, counted as it passes. It is whole only when pg_dump exited 0, and
+//! a plain one's text ends in its trailer line, or an archive has all the data that it announces.
 
 use std::io::{self, Read};
 
+use super::archive::Tally;
 use super::census::Census;
 use super::client::{Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
+use super::load::CUSTOM;
 use super::options;
 use super::spelling::Spelling;
 use crate::config::model::{self, Format};
@@ -17,10 +19,63 @@ use crate::host::process::{Child, Exit, Program};
 use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts, Inventory};
 
+/// Counts a stream of one format as it passes, and knows whether it was whole.
+enum Reading {
+    Plain(Census),
+    Custom(Tally),
+}
+
+impl Reading {
+    fn of(format: Format) -> Self {
+        match format {
+            Format::Plain => Self::Plain(Census::default()),
+            Format::Custom => Self::Custom(Tally::default()),
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Plain(census) => census.feed(bytes),
+            Self::Custom(tally) => return tally.feed(bytes),
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        match self {
+            Self::Plain(census) => census.is_complete(),
+            Self::Custom(tally) => tally.is_complete(),
+        }
+    }
+
+    /// The names in it that are to be spelled.
+    fn names(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Plain(census) => census.names(),
+            Self::Custom(tally) => tally.names(),
+        }
+    }
+
+    fn inventory(self, spelling: &Spelling) -> Inventory {
+        match self {
+            Self::Plain(census) => census.inventory(spelling),
+            Self::Custom(tally) => tally.inventory(spelling),
+        }
+    }
+
+    /// As pg_dump and the manifest call it.
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "plain",
+            Self::Custom(_) => CUSTOM,
+        }
+    }
+}
+
 /// A running pg_dump.
 pub(super) struct DumpCapture {
     child: Child,
-    census: Census,
+    reading: Reading,
     bytes: u64,
     facts: SourceFacts,
     pg_dump: Client,
@@ -41,17 +96,18 @@ impl DumpCapture {
         warnings: Vec<String>,
         cx: &Context,
     ) -> Result<Self> {
-        if config.format != Format::Plain {
-            return Err(Error::new(Kind::Internal, "not yet"));
-        }
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
-        let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
+        let reading = Reading::of(config.format);
+        let format = format!("--format={}", reading.format());
+        // Compressed by us: then it can be counted, and many threads compress.
+        let uncompressed = (config.format == Format::Custom).then_some("--compress=0");
+        let program = Program::new(&pg_dump.path).args([format.as_str(), "--no-password"]).args(uncompressed).args(quote_all);
         let program = program.args(options::arguments(&config.filter));
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
         // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
         let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());
         let child = program.spawn_reader(cx)?;
-        Ok(Self { child, census: Census::default(), bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
+        Ok(Self { child, reading, bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }
 
     /// What to do about an end that nothing is known of.
@@ -64,20 +120,20 @@ impl DumpCapture {
 
     /// What was counted. A name that can't be read is no reason to lose the backup.
     fn inventory(&mut self, warnings: &mut Vec<String>) -> Result<Inventory> {
-        let census = std::mem::take(&mut self.census);
+        let reading = std::mem::replace(&mut self.reading, Reading::of(Format::Plain));
         let encoding = &self.facts.restore.encoding;
-        let spelling = match Spelling::ask(&self.psql, encoding, census.names(), &self.cx) {
+        let spelling = match Spelling::ask(&self.psql, encoding, reading.names(), &self.cx) {
             Err(error) if error.kind() != Kind::Interrupted => {
                 warnings.push(format!("names of tables stand in the inventory with signs that are not their own, so a drill can't find those: {error}"));
                 Spelling::default()
             }
             asked => asked?,
         };
-        Ok(census.inventory(&spelling))
+        Ok(reading.inventory(&spelling))
     }
 
     fn check_whole(&self) -> Result<()> {
-        if self.census.is_complete() {
+        if self.reading.is_complete() {
             return Ok(());
         }
         let cause = if self.bytes == 0 {
@@ -93,7 +149,10 @@ impl DumpCapture {
 impl Read for DumpCapture {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.child.read(buffer)?;
-        self.census.feed(&buffer[..count]);
+        if let Err(error) = self.reading.feed(&buffer[..count]) {
+            let path = self.pg_dump.path.display();
+            return Err(error.hint_if_none(format!("is {path} the real pg_dump? run it by hand on the same database")).into());
+        }
         self.bytes += count as u64;
         Ok(count)
     }
@@ -114,7 +173,7 @@ impl Capture for DumpCapture {
         let facts = Facts {
             kind: "postgres".into(),
             database: Some(self.facts.database.clone()),
-            format: "plain".into(),
+            format: self.reading.format().into(),
             server_version: Some(self.facts.short_version()),
             client_version: self.pg_dump.version_text(),
             restore: serde_json::to_value(&self.facts.restore)

@@ -114,6 +114,15 @@ impl Connection {
         other
     }
 
+    /// The same, with this setting in its sessions.
+    pub(super) fn with_setting(&self, name: &str, value: &str) -> Self {
+        let mut other = self.clone();
+        let value: String = value.chars().flat_map(|c| matches!(c, ' ' | '\\').then_some('\\').into_iter().chain([c])).collect();
+        let options = other.variables.entry("PGOPTIONS").or_default();
+        *options = format!("{options} -c {name}={value}");
+        other
+    }
+
     /// The database.
     pub(super) fn database(&self) -> &str {
         self.variables.get("PGDATABASE").map_or("", String::as_str)

@@ -141,7 +141,7 @@ pub(super) fn warnings(stderr: &str) -> Vec<String> {
 
 fn strip_prefixes(line: &str) -> &str {
     let mut line = line.trim();
-    for prefix in ["pg_dump: ", "psql: ", "error: ", "warning: "] {
+    for prefix in ["pg_dump: ", "pg_restore: ", "psql: ", "error: ", "warning: "] {
         line = line.strip_prefix(prefix).unwrap_or(line);
     }
     // `psql:<stdin>:12: `: the line is one of ours, and means nothing to a reader.

@@ -65,6 +65,11 @@ impl Filter {
         self.lexer.is_complete()
     }
 
+    /// Whether all that was fed are whole statements, and comments.
+    pub(super) fn is_between_statements(&self) -> bool {
+        self.lexer.is_between_statements()
+    }
+
     /// The refreshes that were left out.
     pub(super) fn omitted_refreshes(&self) -> &[String] {
         &self.gate.omitted_refreshes

@@ -141,7 +141,12 @@ impl Lexer {
     /// Whether the text ended where a whole dump ends: after pg_dump's trailer line and the end of its
     /// restricted mode, outside of any statement, quote, comment and COPY block.
     pub(super) fn is_complete(&self) -> bool {
-        self.complete && !self.restricted && !self.stray && self.state == State::Sql && self.head.is_empty()
+        self.complete && !self.restricted && self.is_between_statements()
+    }
+
+    /// Whether nothing is under way: no statement, quote, comment or COPY block.
+    pub(super) fn is_between_statements(&self) -> bool {
+        !self.stray && self.state == State::Sql && self.head.is_empty()
     }
 
     /// Reads on.

@@ -3,22 +3,48 @@
 //! answer must come back; on any failure psql is killed before its input ends.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::arrival::Arrival;
-use super::client::quote_literal;
+use super::client::{Programs, Version, quote_literal};
 use super::diagnosis;
 use super::filter::Filter;
+use super::parallel::{self, Spool};
 use super::properties;
 use super::scratch::{Scratch, random_word, scratch_name};
 use super::staged::StagedDatabase;
+use super::unpack::Unpack;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::process::Child;
 use crate::source::{Sink, Staged};
 
+/// A manifest's format of an archive.
+pub(super) const CUSTOM: &str = "custom";
+
+/// Finds what a stream of this format needs, and decides whether several objects are loaded at once; changes nothing.
+/// `wrote` is the major version of the pg_dump that wrote it, 0 where it is not known.
+pub(super) fn prepare(arrival: &mut Arrival, client_bin: Option<&Path>, wrote: u32, cx: &Context) -> Result<()> {
+    if arrival.format != CUSTOM {
+        if arrival.options.jobs.is_some() {
+            let text =
+                "--jobs has no effect: a plain dump is loaded in its own order (`format: custom` can be loaded in parallel)";
+            arrival.warnings.push(text.to_owned());
+        }
+        return Ok(());
+    }
+    let (server, by) = (Version::of_major(arrival.server_major), Version::of_major(wrote));
+    arrival.pg_restore = Some(Programs::look("pg_restore", client_bin, cx)?.fitting_archive(&server, Some(&by))?);
+    parallel::decide(arrival)
+}
+
 /// Makes a scratch database, and what loads a stream into it.
 pub(super) fn into(arrival: Arrival, cx: &Context) -> Result<Box<dyn Sink>> {
-    Ok(Box::new(TextSink::start(arrival, cx)?))
+    match (arrival.format.as_str(), arrival.options.jobs) {
+        (CUSTOM, Some(jobs)) => Ok(Box::new(Spool::start(arrival, jobs, cx)?)),
+        (CUSTOM, None) => Ok(Box::new(Unpack::start(arrival, cx)?)),
+        _ => Ok(Box::new(TextSink::start(arrival, cx)?)),
+    }
 }
 
 /// psql at work on a scratch database.
@@ -105,14 +131,18 @@ impl Sink for TextSink {
                 .hint("verify the backup, and take another one"))
         };
         whole.map_err(|error| error.step("load"))?;
-        let told = |view: &String| {
-            format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};")
-        };
-        let mut warnings: Vec<String> = self.filter.omitted_refreshes().iter().map(told).collect();
-        let Self { scratch, arrival, cx, .. } = *self;
-        warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
-        Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
+        let Self { scratch, arrival, cx, filter, .. } = *self;
+        loaded(scratch, arrival, filter.omitted_refreshes(), cx)
     }
+}
+
+/// A scratch database into which everything is loaded, but for these refreshes.
+pub(super) fn loaded(scratch: Scratch, arrival: Arrival, left_out: &[String], cx: Context) -> Result<Box<dyn Staged>> {
+    let told =
+        |view: &String| format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};");
+    let mut warnings: Vec<String> = left_out.iter().map(told).collect();
+    warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
+    Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
 }
 
 /// Why psql took no more: what it said, where it ended; else the write's own error.

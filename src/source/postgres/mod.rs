@@ -17,6 +17,7 @@ mod globals;
 mod lexer;
 mod load;
 mod options;
+mod parallel;
 mod programs;
 mod properties;
 mod replace;
@@ -25,6 +26,7 @@ mod scratch;
 mod spelling;
 mod staged;
 mod statement;
+mod unpack;
 
 use self::arrival::Arrival;
 use self::capture::DumpCapture;
@@ -114,7 +116,11 @@ impl Postgres {
             let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to {MAX_NAME_LEN} bytes");
             return Err(Error::new(Kind::Refused, what).hint("choose a shorter name"));
         }
-        arrival::examine(admin, &wanted, landing, restore, cx)
+        let mut arrival = arrival::examine(admin, &wanted, landing, restore, cx)?;
+        let wrote = landing.facts.client_version.as_deref().and_then(Version::parse).map_or(0, |version| version.major);
+        arrival.options.jobs = arrival.options.jobs.or(self.config.jobs.filter(|_| arrival.format == load::CUSTOM));
+        load::prepare(&mut arrival, self.config.client_bin.as_deref(), wrote, cx)?;
+        Ok(arrival)
     }
 }
 
@@ -205,7 +211,7 @@ fn maintenance(found: &Programs, psql: &Psql, cx: &Context) -> Result<Psql> {
 
 /// What a manifest of ours says that a restore needs.
 fn restore_facts(facts: &Facts) -> Result<RestoreFacts> {
-    if facts.kind != KIND || !["plain", "custom", globals::FORMAT].contains(&facts.format.as_str()) {
+    if facts.kind != KIND || !["plain", load::CUSTOM, globals::FORMAT].contains(&facts.format.as_str()) {
         let what = format!("the backup is of kind {}, format {}", facts.kind, facts.format);
         return Err(Error::new(Kind::Refused, what).hint("restore it with the version of this program that made it"));
     }

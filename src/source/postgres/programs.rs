@@ -26,6 +26,11 @@ pub(super) struct Version {
 }
 
 impl Version {
+    /// One of which no more is known, or asked.
+    pub(super) fn of_major(major: u32) -> Self {
+        Self { major, minor: 0, text: major.to_string() }
+    }
+
     /// Reads `pg_dump (PostgreSQL) 15.18 (Debian ...)`, `18beta1`, and a server's `server_version`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
@@ -142,7 +147,6 @@ impl Programs {
     }
 
     /// The pg_restore for a server and an archive, which none older than the pg_dump that wrote it can read.
-    #[allow(dead_code)] // for now: called by the custom format
     pub(super) fn fitting_archive(&self, server: &Version, written_by: Option<&Version>) -> Result<Client> {
         let Some(by) = written_by.filter(|by| by.major > server.major) else { return self.fitting(server) };
         let why = || format!("the archive was written by pg_dump {}, which none older than {} can read", by.text, by.major);
