@@ -36,10 +36,11 @@ impl DumpCapture {
         pg_dump: Client,
         psql: Psql,
         config: &model::Postgres,
-        facts: SourceFacts,
+        mut facts: SourceFacts,
         warnings: Vec<String>,
         cx: &Context,
     ) -> Result<Self> {
+        options::settle(&mut facts.restore, &config.filter);
         if config.format != Format::Plain {
             return Err(Error::new(Kind::Internal, "not yet"));
         }

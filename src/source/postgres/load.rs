@@ -8,6 +8,7 @@ use super::arrival::Arrival;
 use super::client::quote_literal;
 use super::diagnosis;
 use super::filter::Filter;
+use super::options;
 use super::properties;
 use super::scratch::{Scratch, random_word, scratch_name};
 use super::staged::StagedDatabase;
@@ -36,6 +37,7 @@ impl TextSink {
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
         let name = scratch_name(&arrival.wanted)?;
         let scratch = Scratch::create(&arrival, name, cx)?;
+        options::make_schemas(&arrival, scratch.name(), cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.
@@ -110,6 +112,7 @@ impl Sink for TextSink {
         };
         let mut warnings: Vec<String> = self.filter.omitted_refreshes().iter().map(told).collect();
         let Self { scratch, arrival, cx, .. } = *self;
+        options::drop_empty_schemas(&arrival, scratch.name(), &cx)?;
         warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
         Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
     }
