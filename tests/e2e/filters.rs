@@ -1,5 +1,6 @@
 //! Filters and `extra_args:`: what they leave of a dump, that it comes back, and what of them is refused.
 
+use std::fs;
 use std::process::Command;
 
 use crate::support::cluster::{HOST, PASSWORD, binaries};
@@ -85,13 +86,17 @@ fn a_dump_holds_what_its_filters_leave() {
 fn what_filters_leave_comes_back() {
     let database = shop();
     let rows = "SELECT count(*) FROM app.users";
-    let cases: [(&[&str], &str, &str); 7] = [
+    database.psql("CREATE SCHEMA \"we$$ird'\\\"; CREATE TABLE \"we$$ird'\\\".t (i int)");
+    let schemas = "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE oid >= 16384";
+    let cases: [(&[&str], &str, &str); 9] = [
         (&["schemas: [public]"], "SELECT count(*) FROM notes", "3"),
         (&["schemas: [app, public]"], rows, "2"),
         (&["schemas: [app]"], "SELECT count(*) FROM pg_namespace WHERE nspname IN ('public', 'audit')", "1"),
         (&["tables: [app.users]"], rows, "2"),
+        (&["tables: [app.users, 'we*.t']"], schemas, "app we$$ird'\\"),
+        (&["tables: [notes]", "schema_only: true"], schemas, ""),
         (&["tables: [notes, 'app.\"Odd.name\"']"], "SELECT i FROM app.\"Odd.name\"", "7"),
-        (&["exclude_table_data: [users]", "no_owner: true", "no_privileges: true"], rows, "0"),
+        (&["exclude_table_data: ['*.users']", "no_owner: true", "no_privileges: true"], rows, "0"),
         (&["schema_only: true"], rows, "0"),
     ];
     for (lines, question, answer) in cases {
@@ -193,4 +198,28 @@ fn what_a_role_can_not_read_is_a_warning_where_filters_may_leave_it_out() {
     test.run(["backup"]).ok();
     // A filter that does not leave it out still fails, in the backup itself.
     target("exclude_tables: [other]").run(["backup"]).fails(1).says("permission denied for table closed");
+}
+
+/// Owners and grants that a dump leaves out need no roles in a restore.
+#[test]
+fn a_dump_without_owners_and_privileges_needs_no_roles() {
+    let [from, to] = [Cluster::start(), Cluster::start()];
+    let database = from.create_database();
+    database.psql(
+        "CREATE ROLE maker; CREATE ROLE reader; CREATE TABLE t (i int); ALTER TABLE t OWNER TO maker; GRANT SELECT ON t TO reader;
+         GRANT ALL ON DATABASE current TO maker"
+            .replace("DATABASE current", &format!("DATABASE {}", database.name()))
+            .as_str(),
+    );
+    from.psql("postgres", &format!("ALTER DATABASE {} OWNER TO maker", database.name()));
+    let test = Test::of(&database).target_option("no_owner: true").target_option("no_privileges: true");
+    test.run(["backup"]).ok();
+    let there = to.adopt(database.name());
+    Test::of(&there)
+        .env("X", "")
+        .config(&fs::read_to_string(test.path("backup.yml")).unwrap().replace(&from.port().to_string(), &to.port().to_string()))
+        .env("DB_PASSWORD", PASSWORD)
+        .run(["restore", "app"])
+        .ok();
+    assert_eq!(there.psql("SELECT relowner::regrole, relacl FROM pg_class WHERE relname = 't'"), "admin|");
 }

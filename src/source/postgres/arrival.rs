@@ -37,7 +37,7 @@ pub(super) struct Arrival {
 
 /// Looks whether a dump with these facts can be restored as database `wanted`; changes nothing.
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
-    let options = landing.options;
+    let options = facts.options(landing.options);
     let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
     check_receiver(&receiver, &facts, options)?;
     if receiver.exists {

@@ -92,10 +92,11 @@ impl DumpCapture {
         pg_dump: Client,
         psql: Psql,
         config: &model::Postgres,
-        facts: SourceFacts,
+        mut facts: SourceFacts,
         warnings: Vec<String>,
         cx: &Context,
     ) -> Result<Self> {
+        options::settle(&mut facts.restore, &config.filter);
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
         let reading = Reading::of(config.format);
         let format = format!("--format={}", reading.format());

@@ -64,9 +64,24 @@ pub(super) struct RestoreFacts {
     /// Materialized views whose refresh would query another server, as the dump writes their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_views: Vec<String>,
+    /// Where the dump is of named tables: the database's schemas, which such a dump does not create.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<String>,
+    /// The dump is meant to be without owners, which an archive holds all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_owner: bool,
+    /// The dump is without privileges.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_privileges: bool,
 }
 
 impl RestoreFacts {
+    /// The options of a restore, with those that the dump was made for.
+    pub(super) fn options(&self, asked: StageOptions) -> StageOptions {
+        let (no_owner, no_privileges) = (asked.no_owner || self.no_owner, asked.no_privileges || self.no_privileges);
+        StageOptions { no_owner, no_privileges, ..asked }
+    }
+
     /// Whether the dump can't be loaded without this role.
     pub(super) fn needs_role(&self, role: &str, options: StageOptions) -> bool {
         let among = |roles: &[String]| roles.iter().any(|other| other == role);
@@ -189,7 +204,10 @@ SELECT json_build_object(
                    FROM pg_extension WHERE extname <> 'plpgsql'),
   'foreign_views', (SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname)), '[]')
                       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                     WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM far_relations))
+                     WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM far_relations)),
+  'schemas', (SELECT coalesce(json_agg(nspname), '[]') FROM pg_namespace n
+               WHERE n.oid >= 16384 AND nspname !~ '^pg_' AND nspname <> 'public'
+                 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e'))
 ) FROM db;";
 
 /// Asks a source's server. Where the dump must quote every name, so are those that it is compared with.

@@ -137,6 +137,7 @@ impl Gate {
             ["ALTER", "DEFAULT", "PRIVILEGES", ..]
             | ["GRANT" | "REVOKE", ..]
             | ["SET" | "RESET", "SESSION", "AUTHORIZATION", ..] => self.omit.privileges,
+            ["CREATE", "SCHEMA", ..] => is_standard_schema(statement),
             ["ALTER", ..] => self.omit.owners && is_owner_change(statement),
             ["SET", "TRANSACTION_TIMEOUT", _] => (1..TRANSACTION_TIMEOUT_SINCE).contains(&self.omit.receiver_major),
             ["REFRESH", "MATERIALIZED", "VIEW", ..] => {
@@ -151,6 +152,12 @@ impl Gate {
             _ => false,
         }
     }
+}
+
+/// `CREATE SCHEMA public`, which pg_dump writes where that schema is named: a new database has it already.
+fn is_standard_schema(statement: Statement<'_>) -> bool {
+    let name = strip_word(statement.head, b"CREATE").and_then(|rest| strip_word(rest, b"SCHEMA"));
+    matches!(name.map(<[u8]>::trim_ascii_end), Some(b"public" | b"\"public\""))
 }
 
 /// Whether two names are equal. The dump's are in its own encoding and ours in UTF-8, so what is not ASCII

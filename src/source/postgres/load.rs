@@ -9,6 +9,7 @@ use super::arrival::Arrival;
 use super::client::{Programs, Version, quote_literal};
 use super::diagnosis;
 use super::filter::Filter;
+use super::options;
 use super::parallel::{self, Spool};
 use super::properties;
 use super::scratch::{Scratch, random_word, scratch_name};
@@ -62,6 +63,7 @@ impl TextSink {
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
         let name = scratch_name(&arrival.wanted)?;
         let scratch = Scratch::create(&arrival, name, cx)?;
+        options::make_schemas(&arrival, scratch.name(), cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.
@@ -141,6 +143,7 @@ pub(super) fn loaded(scratch: Scratch, arrival: Arrival, left_out: &[String], cx
     let told =
         |view: &String| format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};");
     let mut warnings: Vec<String> = left_out.iter().map(told).collect();
+    options::drop_empty_schemas(&arrival, scratch.name(), &cx)?;
     warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
     Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
 }

@@ -1,7 +1,12 @@
-//! What of a database is dumped, as arguments of pg_dump. Each pattern is attached to its option, so
-//! that none can become an option of its own.
+//! What of a database is dumped: a filter as arguments of pg_dump, and what a restore of such a dump needs.
+//! Each pattern is attached to its option, so that none can become an option of its own.
 
+use super::arrival::Arrival;
+use super::client::{quote_array, quote_identifier};
+use super::facts::RestoreFacts;
 use crate::config::model::DumpFilter;
+use crate::error::Result;
+use crate::host::Context;
 
 /// The arguments that stand for a filter.
 pub(super) fn arguments(filter: &DumpFilter) -> Vec<String> {
@@ -30,6 +35,55 @@ fn names_parts(filter: &DumpFilter) -> bool {
     let named = ["--extension=", "--table-and-children="];
     let in_extra = filter.extra_args.iter().any(|word| named.iter().any(|option| word.starts_with(option)));
     in_extra || !filter.schemas.is_empty() || !filter.tables.is_empty()
+}
+
+/// Leaves of the facts about a database what is true of its dump.
+pub(super) fn settle(facts: &mut RestoreFacts, filter: &DumpFilter) {
+    let extra = |option: &str| filter.extra_args.iter().any(|word| word.starts_with(option));
+    let by_table = !filter.tables.is_empty() || extra("--table-and-children=");
+    if !by_table {
+        facts.schemas.clear();
+    }
+    // Extensions belong to no schema and no table: pg_dump leaves them out.
+    if (by_table || !filter.schemas.is_empty()) && !extra("--extension=") {
+        facts.extensions.clear();
+    }
+    if extra("--no-tablespaces") {
+        facts.tablespaces.clear();
+    }
+    (facts.no_owner, facts.no_privileges) = (filter.no_owner, filter.no_privileges);
+}
+
+/// Makes the schemas that a dump of tables does not create, in a new database.
+pub(super) fn make_schemas(arrival: &Arrival, database: &str, cx: &Context) -> Result<()> {
+    let schemas = &arrival.facts.schemas;
+    if schemas.is_empty() {
+        return Ok(());
+    }
+    let sql: String = schemas.iter().map(|name| format!("CREATE SCHEMA {};\n", quote_identifier(name))).collect();
+    let made = arrival.admin.on(database).run(&sql, "making the schemas of the tables", cx);
+    made.map(drop).map_err(|error| error.step("scratch"))
+}
+
+/// Drops those of them that no table came for.
+pub(super) fn drop_empty_schemas(arrival: &Arrival, database: &str, cx: &Context) -> Result<()> {
+    const DOING: &str = "dropping schemas that stayed empty";
+    let schemas = &arrival.facts.schemas;
+    if schemas.is_empty() {
+        return Ok(());
+    }
+    let session = arrival.admin.on(database);
+    let empty = format!(
+        "SELECT coalesce(json_agg(nspname), '[]') FROM pg_namespace n WHERE nspname = ANY ({}) AND NOT EXISTS (
+           SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid);",
+        quote_array(schemas)
+    );
+    let drop_empty = || {
+        let empty: Vec<String> = session.ask(&empty, DOING, cx)?;
+        let sql: String = empty.iter().map(|name| format!("DROP SCHEMA {};\n", quote_identifier(name))).collect();
+        session.run(&sql, DOING, cx).map(drop)
+    };
+    drop_empty().map_err(|error| error.step("load"))
 }
 
 /// Whether the dump may leave out what the database holds: only pg_dump itself knows what its patterns match.

@@ -14,6 +14,7 @@ use super::arrival::Arrival;
 use super::diagnosis;
 use super::filter::Omit;
 use super::load::loaded;
+use super::options;
 use super::scratch::{Scratch, scratch_name};
 use crate::error::{Error, Kind, Result};
 use crate::host::process::Program;
@@ -152,6 +153,7 @@ impl Sink for Spool {
     fn finish(self: Box<Self>) -> Result<Box<dyn Staged>> {
         self.complete()?;
         let scratch = Scratch::create(&self.arrival, scratch_name(&self.arrival.wanted)?, &self.cx)?;
+        options::make_schemas(&self.arrival, scratch.name(), &self.cx)?;
         self.load(&scratch).map_err(|error| error.step("load"))?;
         let Self { arrival, judge, cx, .. } = *self;
         loaded(scratch, arrival, judge.omitted_refreshes(), cx)
