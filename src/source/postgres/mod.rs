@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod compare;
 mod connection;
+mod databases;
 mod diagnosis;
 mod drill;
 mod facts;
@@ -104,7 +105,7 @@ impl Source for Postgres {
             }
             Databases::All { exclude } => {
                 let admin = self.admin("db-backup-tools units".into(), cx)?;
-                let (databases, left_out) = facts::databases(&admin, exclude, cx)?;
+                let (databases, left_out) = databases::databases(&admin, exclude, cx)?;
                 let units = databases.iter().map(|name| UnitName::of_database(&self.target, name));
                 Ok(Units { units: units.chain(self.config.known_units(&self.target)).collect(), left_out })
             }
