@@ -10,10 +10,7 @@ use super::{optional, secrets};
 /// The libpq documentation, "SSL Mode Descriptions".
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 /// Keys that later versions will know.
-const LATER: [&str; 21] = [
-    "databases",
-    "exclude_databases",
-    "globals",
+const LATER: [&str; 18] = [
     "checks",
     "drill",
     "container",
@@ -51,6 +48,15 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let format =
         fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain"], &["custom", "directory"]));
     let client_bin = optional(fields.get("client_bin"), |node| walk.path(node, "a directory of pg_dump and psql"));
+    let databases = match fields.get("databases") {
+        None => None,
+        Some(node) if node.describe().trim_matches('"') == "all" => {
+            let exclude = fields.get("exclude_databases").map(|node| texts(walk, node));
+            Some(Databases::All { exclude: exclude.unwrap_or_default() })
+        }
+        Some(node) => Some(Databases::Several(texts(walk, node))),
+    };
+    let globals = fields.get("globals").is_some_and(|node| walk.boolean(node) == Some(true));
     fields.later(&LATER);
     if let Some(uri) = &uri {
         one_database(walk, fields, uri.as_ref());
@@ -63,8 +69,8 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         password: password?,
         sslmode: sslmode?,
         uri: uri?,
-        databases: Databases::One(database?),
-        globals: false,
+        databases: databases.unwrap_or(Databases::One(database?)),
+        globals,
         format: Format::Plain,
         filter: DumpFilter::default(),
         client_bin: client_bin?,
@@ -72,6 +78,11 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         checks: Vec::new(),
         drill: Drill::default(),
     })
+}
+
+fn texts(walk: &Walk<'_>, node: &Node) -> Vec<String> {
+    let items = walk.list(node, "a list of names").unwrap_or_default();
+    items.iter().filter_map(|item| walk.text(item, "a database's name")).collect()
 }
 
 /// The node, which must not stand beside a `uri`.
