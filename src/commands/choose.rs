@@ -70,6 +70,11 @@ pub(super) fn choose<'a>(
         backups = scan(stores, None, cx)?;
     }
     backups.retain(is_wanted);
+    // What is a glob, too, is first of all the name that it is.
+    let named = UnitName::new(wanted.name).escaped();
+    if backups.iter().any(|backup| backup.stem.unit == named) {
+        backups.retain(|backup| backup.stem.unit == named);
+    }
     let one_of = |what: &str, mut found: Vec<Escaped>, hint: &str| -> Result<()> {
         found.sort();
         found.dedup();

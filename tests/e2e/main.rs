@@ -29,6 +29,7 @@ mod connect;
 mod crash;
 mod cut;
 mod damage;
+mod databases;
 mod disk;
 mod docs;
 mod invocation;

@@ -153,7 +153,7 @@ mod tests {
         shop_restoring_0123456789ab: a scratch database of ours
         shop_before_x: kept by a restore that replaced it
         half: a DROP DATABASE of it was cut short
-        a/b, a[b], new\nline, test_0, test_1 and 5 more: excluded
+        a/b, a[b], new\nline, test_0, test_1 and 6 more: excluded
         exclude_databases "none*" matches no database
         "#);
     }

@@ -82,6 +82,21 @@ impl Postgres {
         maintenance(&Psql { client, connection, application }, cx)
     }
 
+    /// An error of a unit's own connection: where the unit is one of several, its database has gone, and not
+    /// the config's `database:` is wrong.
+    fn named(&self, error: Error) -> Error {
+        let cause = error.cause();
+        let is_gone = error.kind() == Kind::Database && cause.contains("database \"") && cause.contains("does not exist");
+        let hint = match &self.config.databases {
+            Databases::All { .. } => {
+                "it was dropped or renamed after the server was asked for its databases; the next run will tell"
+            }
+            Databases::Several(_) => "take it out of `databases:`, or correct its name there",
+            Databases::One(_) => return error,
+        };
+        if is_gone { error.hint(hint) } else { error }
+    }
+
     fn examine(&self, landing: &Landing<'_>, cx: &Context) -> Result<Arrival> {
         let restore = restore_facts(landing.facts)?;
         let admin = self.admin(application_of_restore()?, cx)?;
@@ -121,7 +136,7 @@ impl Source for Postgres {
 
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe> {
         let psql = self.psql(unit, "db-backup-tools probe".into(), cx)?;
-        let facts: SourceFacts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
+        let facts: SourceFacts = facts::of_source(&psql, cx).map_err(|error| self.named(error).step("connect"))?;
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
         let version = pg_dump.version_text().unwrap_or_else(|| "of unknown version".into());
@@ -141,7 +156,7 @@ impl Source for Postgres {
         if unit.is_globals() {
             return globals::capture(psql, &self.config, cx);
         }
-        let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
+        let facts = facts::of_source(&psql, cx).map_err(|error| self.named(error).step("connect"))?;
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
         let warnings = newer_client(&pg_dump, &facts);
         Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))
