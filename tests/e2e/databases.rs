@@ -107,22 +107,28 @@ fn every_database_of_a_cluster_is_backed_up_and_comes_back_to_its_own_place() {
     names.iter().for_each(|name| create(&cluster, name));
     let test = targets(&cluster, &[("cluster", all())]);
     test.run(["backup"]).ok().says("cluster: left out: template0, template1: a template");
-    let expected: BTreeSet<String> = cluster.databases().iter().map(|name| format!("cluster.{name}")).collect();
+    let expected: BTreeSet<String> =
+        names.iter().map(String::as_str).chain(["postgres"]).map(|name| format!("cluster.{name}")).collect();
     assert_eq!(expected.len(), names.len() + 1);
     assert_eq!(units(&test.run(["list", "--json"]).ok()), expected);
     assert_eq!(lists_found(&test), BTreeSet::from([expected.clone()]));
     assert_eq!(test.stored().len(), expected.len() * 3, "one's files are another's");
     test.run(["-q", "list", "--max-age", "1h"]).ok();
+    for name in &names {
+        let text = name.replace('\\', r"\\").replace('\n', r"\n").replace('\t', r"\t");
+        let dump = test.run(["restore", &format!("cluster.{name}"), "--output", "-"]).ok().stdout;
+        assert!(dump.lines().any(|line| line == text), "the dump of {name:?} is another's");
+    }
 
-    for name in ["it's \"quoted\"", "a/b", "a*b", "[y", "New\nline\tand tab", "shop", "x:globals", "..", &names[names.len() - 1]]
-    {
-        let database = cluster.adopt(name);
-        let (before, others) = (database.dump(), cluster.databases());
+    let chosen = ["it's \"quoted\"", "a/b", "a*b", "New\nline\tand tab", &names[names.len() - 1]];
+    // They are dropped when these go.
+    let chosen = chosen.map(|name| cluster.adopt(name));
+    for database in &chosen {
+        let (name, before, others) = (database.name(), database.dump(), cluster.databases());
         drop_database(&cluster, name);
         test.run(["restore", &format!("cluster.{name}")]).ok();
         assert_eq!(database.dump(), before, "{name:?}");
         assert_eq!(cluster.databases(), others, "{name:?}");
-        assert_eq!(database.psql("SELECT name = current_database() FROM t"), "t");
     }
     test.run(["restore", "cluster"])
         .fails(2)
