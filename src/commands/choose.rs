@@ -43,13 +43,13 @@ pub(super) fn open_stores<'a>(config: &'a Config, names: &Names, wanted: &Wanted
     if let Some(from) = wanted.from {
         return stores::open_named(config, &[from.to_owned()]);
     }
-    let named = UnitName::new(wanted.name);
+    let exact = UnitName::new(wanted.name);
     let is_meant = |target: &&Target| {
-        target.owns(&named)
+        target.owns(&exact)
             || names.matches(&UnitName::of_target(&target.name), &target.name)
             || target.units().iter().any(|unit| names.matches_unit(unit))
     };
-    let target = plan::target_of(config, &named).or_else(|| config.targets.iter().find(is_meant));
+    let target = plan::target_of(config, &exact).or_else(|| config.targets.iter().find(is_meant));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -70,11 +70,6 @@ pub(super) fn choose<'a>(
         backups = scan(stores, None, cx)?;
     }
     backups.retain(is_wanted);
-    // What is a glob, too, is first of all the name that it is.
-    let named = UnitName::new(wanted.name).escaped();
-    if backups.iter().any(|backup| backup.stem.unit == named) {
-        backups.retain(|backup| backup.stem.unit == named);
-    }
     let one_of = |what: &str, mut found: Vec<Escaped>, hint: &str| -> Result<()> {
         found.sort();
         found.dedup();
@@ -85,11 +80,30 @@ pub(super) fn choose<'a>(
         Err(Error::new(Kind::Config, format!("{} is of several {what}: {}", wanted.name, listed.join(", "))).hint(hint))
     };
     one_of("hosts", backups.iter().map(|backup| backup.host.clone()).collect(), "say which with --host")?;
-    one_of("units", backups.iter().map(|backup| backup.stem.unit.clone()).collect(), "name one of them")?;
+    narrow(&mut backups, config, wanted, cx);
+    one_of(
+        "units",
+        backups.iter().map(|backup| backup.stem.unit.clone()).collect(),
+        "name one of them, or one backup with --at ID",
+    )?;
     if backups.is_empty() {
         return Err(nothing_found(config, stores, wanted, cx));
     }
     pick(config, stores, backups, wanted.at, cx)
+}
+
+/// Leaves one unit's, where a name or an id says it alone.
+fn narrow(backups: &mut Vec<Backup>, config: &Config, wanted: &Wanted<'_>, cx: &Context) {
+    // A database's name that is a glob, too, is first of all the name that it is. A target's means all of its units.
+    let named = UnitName::new(wanted.name);
+    let exact = named.escaped();
+    if named.target_part() != wanted.name && backups.iter().any(|backup| backup.stem.unit == exact) {
+        backups.retain(|backup| backup.stem.unit == exact);
+    }
+    let by_id = || resolve::resolve(backups, |backup| backup.stem.id, wanted.at, config.timezone, cx.clock.now()).ok();
+    if let Some(stem) = wanted.at.is_id().then(by_id).flatten().map(|chosen| chosen.stem.clone()) {
+        backups.retain(|backup| backup.stem == stem);
+    }
 }
 
 fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {
@@ -108,7 +122,7 @@ fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Ve
 }
 
 fn nothing_found(config: &Config, stores: &[Store<'_>], wanted: &Wanted<'_>, cx: &Context) -> Error {
-    let host = wanted.host.map(str::to_owned).unwrap_or_else(|| config.host.to_string());
+    let host = wanted.host.map_or_else(|| config.host.to_string(), str::to_owned);
     let entries = stores.iter().filter_map(|store| store.scan(None, cx).ok()).flatten();
     let mut known: Vec<String> = entries.map(|entry| name_in_files(&entry.stem.unit).to_string()).collect();
     known.sort();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::forge::databases_of;
 use crate::support::cluster::{HOST, PASSWORD, SUPERUSER, binaries, quoted};
-use crate::support::{Cluster, Ran, Test};
+use crate::support::{Cluster, Ran, Signal, Test, eventually};
 
 /// Names that PostgreSQL allows and that look like something else: to a shell, a path, libpq, a glob, or to us.
 fn awkward() -> Vec<String> {
@@ -85,6 +85,12 @@ fn units(ran: &Ran) -> BTreeSet<String> {
     ran.json()["items"].as_array().unwrap().iter().map(|item| item["unit"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Each item's unit and how it ended.
+fn ended(ran: &Ran) -> Vec<String> {
+    let word = |item: &Value, field: &str| item[field].as_str().unwrap().to_owned();
+    ran.json()["items"].as_array().unwrap().iter().map(|item| word(item, "unit") + " " + &word(item, "status")).collect()
+}
+
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
 }
@@ -105,7 +111,7 @@ fn every_database_of_a_cluster_is_backed_up_and_comes_back_to_its_own_place() {
     let names = awkward();
     assert!(names.len() >= 20);
     names.iter().for_each(|name| create(&cluster, name));
-    let test = targets(&cluster, &[("cluster", all())]);
+    let test = targets(&cluster, &[("cluster", json!({ "databases": "all", "compression": { "type": "none" } }))]);
     test.run(["backup"]).ok().says("cluster: left out: template0, template1: a template");
     let expected: BTreeSet<String> =
         names.iter().map(String::as_str).chain(["postgres"]).map(|name| format!("cluster.{name}")).collect();
@@ -114,13 +120,16 @@ fn every_database_of_a_cluster_is_backed_up_and_comes_back_to_its_own_place() {
     assert_eq!(lists_found(&test), BTreeSet::from([expected.clone()]));
     assert_eq!(test.stored().len(), expected.len() * 3, "one's files are another's");
     test.run(["-q", "list", "--max-age", "1h"]).ok();
-    for name in &names {
+    let manifests = test.stored().into_iter().filter(|file| file.ends_with(".manifest.json"));
+    for path in manifests.map(|file| test.storage().join(file)) {
+        let manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let dump = fs::read_to_string(path.with_file_name(manifest["artifact"]["name"].as_str().unwrap())).unwrap();
+        let name = manifest["unit"].as_str().unwrap().strip_prefix("cluster.").unwrap();
         let text = name.replace('\\', r"\\").replace('\n', r"\n").replace('\t', r"\t");
-        let dump = test.run(["restore", &format!("cluster.{name}"), "--output", "-"]).ok().stdout;
-        assert!(dump.lines().any(|line| line == text), "the dump of {name:?} is another's");
+        assert!(name == "postgres" || dump.lines().any(|line| line == text), "the dump of {name:?} is another's");
     }
 
-    let chosen = ["it's \"quoted\"", "a/b", "a*b", "New\nline\tand tab", &names[names.len() - 1]];
+    let chosen = ["it's \"quoted\"", "a*b", "New\nline\tand tab", &names[names.len() - 1]];
     // They are dropped when these go.
     let chosen = chosen.map(|name| cluster.adopt(name));
     for database in &chosen {
@@ -282,9 +291,7 @@ fn a_server_that_is_down_fails_its_own_target_alone() {
     let down = json!({ "databases": "all", "port": 1, "retries": 0 });
     let test = targets(&cluster, &[("down", down), ("up", json!({ "database": "shop" }))]);
     let ran = test.run(["backup", "--json"]).fails(1).says("down: connect: ").says("is the server running there");
-    let ended: Vec<_> =
-        ran.json()["items"].as_array().unwrap().iter().map(|item| (item["unit"].clone(), item["status"].clone())).collect();
-    assert_eq!(ended, [(json!("down"), json!("failed")), (json!("up"), json!("ok"))]);
+    assert_eq!(ended(&ran), ["down failed", "up ok"]);
     test.run(["backup", "up"]).ok();
     test.run(["backup", "u*"]).ok();
     test.run(["backup", "down.shop"]).fails(1).says("down: connect: ");
@@ -304,4 +311,34 @@ fn a_database_that_is_dropped_before_its_turn_is_its_own_failure() {
     test.write("backup.yml", &config.replace("\"parallel\":2", "\"parallel\":1"));
     test.run(["backup"]).fails(1).says("cl.b: connect: ").says("does not exist").says("it was dropped or renamed after");
     assert_eq!(units(&test.run(["list", "--json"]).ok()), set(["cl.a", "cl.c"]));
+}
+
+#[test]
+fn asking_a_server_is_tried_again_and_ends_with_a_signal() {
+    let cluster = Cluster::start();
+    let test = targets(&cluster, &[("down", json!({ "databases": "all", "port": 1 })), ("other", all())]);
+    let running = test.spawn(["backup", "--json"]);
+    eventually("it waits for another attempt", || running.stderr_so_far().contains("trying again in 5.0s"));
+    running.kill(Signal::TERM);
+    let ran = running.wait().fails(143);
+    assert_eq!(ended(&ran), ["down failed", "other skipped"]);
+    assert_eq!(test.stored(), [""; 0]);
+}
+
+#[test]
+fn a_name_of_a_target_means_all_of_its_units_also_where_a_backup_has_it_alone() {
+    let cluster = Cluster::start();
+    ["a*b", "aXb"].iter().for_each(|name| create(&cluster, name));
+    let test = targets(&cluster, &[("c", json!({ "database": "aXb" }))]);
+    test.run(["backup"]).ok();
+    let config = fs::read_to_string(test.path("backup.yml")).unwrap();
+    test.write("backup.yml", &config.replace("\"database\":\"aXb\"", "\"databases\":[\"a*b\",\"aXb\"]"));
+    test.run(["backup"]).ok();
+    let ran = test.run(["restore", "c", "--output", "-"]).fails(2).says("c is of several units: c, c.a*b, c.aXb");
+    ran.says("hint: name one of them, or one backup with --at ID");
+    let alone = test.run(["list", "--json"]).ok().json()["items"][0].clone();
+    assert_eq!(alone["unit"], "c");
+    test.run(["restore", "c", "--at", alone["id"].as_str().unwrap(), "--output", "-"]).ok();
+    assert!(test.run(["restore", "c.a*b", "--output", "-"]).ok().stdout.contains("\na*b\n"));
+    test.run(["restore", "c.a?b", "--output", "-"]).fails(2).says("several units");
 }
