@@ -1,6 +1,8 @@
 //! `backup`: every selected unit, each under its lock, tried again where that may help, then pruned
 //! where it succeeded. One unit's failure leaves the others alone.
 
+mod ask;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use crate::host::{files, lock};
 use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
 use crate::observe::Event;
 use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneDecision, PruneItem, Severity, UnitStatus};
-use crate::plan::{self, PlannedUnit};
+use crate::plan::{self, Plan, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
 use crate::source::Source;
 use crate::stage::pool::Pool;
@@ -53,29 +55,43 @@ struct Work<'a> {
 
 /// Backs up what is selected.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
-    let nothing = || Items::Backups(Vec::new());
-    let plan = match plan::backup(config, &options.patterns, &options.storages) {
+    match backup(config, options, cx) {
+        Ok(found) => found,
+        Err(error) => Found::failure(Items::Backups(Vec::new()), &error),
+    }
+}
+
+fn backup(config: &Config, options: &Options, cx: &Context) -> Result<Found> {
+    // NAMEs that can't be right end it before a server is asked.
+    let to_ask = plan::to_ask(config, &options.patterns, &options.storages)?;
+    let work = Work { config, options, run: RunId::starting(cx.clock.now()), pool: Pool::for_this_machine()?, cx };
+    let asked = work.ask(&to_ask);
+    let plan = match plan::backup(config, &options.patterns, &options.storages, &asked.answers) {
         Ok(plan) => plan,
-        Err(error) => return Found::failure(nothing(), &error),
+        // Nothing was done, and why a server did not answer is told all the same.
+        Err(error) => {
+            let mut problems = asked.problems;
+            problems.push(Problem::of(&error, Severity::Failure));
+            return Ok(Found { items: Items::Backups(asked.items), problems });
+        }
     };
-    let pool = match Pool::for_this_machine() {
-        Ok(pool) => pool,
-        Err(error) => return Found::failure(nothing(), &error),
-    };
+    let mut problems = left_out(&plan, options);
+    problems.extend(asked.problems);
+    let (done, found) = work.all(&plan.units);
+    problems.extend(found);
+    let items = asked.items.into_iter().chain(done).collect();
+    Ok(Found { items: Items::Backups(items), problems })
+}
+
+/// Notices of targets that a NAME meets, and that are not backed up.
+fn left_out(plan: &Plan<'_>, options: &Options) -> Vec<Problem> {
     let disabled = plan.disabled.iter().filter(|_| !options.patterns.is_empty());
-    let mut left_out: Vec<Problem> = disabled
-        .map(|name| notice(Some(name.as_str()), "disabled in the config: left out, unless its very name is given"))
-        .collect();
-    left_out.extend(
-        plan.elsewhere
-            .iter()
-            .map(|name| notice(Some(name.as_str()), "it uses none of the storages that --storage names: left out")),
-    );
-    let work = Work { config, options, run: RunId::starting(cx.clock.now()), pool, cx };
-    let (items, problems) = work.all(&plan.units);
-    left_out.extend(problems);
-    let problems = left_out;
-    Found { items: Items::Backups(items), problems }
+    let disabled =
+        disabled.map(|name| notice(Some(name.as_str()), "disabled in the config: left out, unless its very name is given"));
+    let elsewhere = plan.elsewhere.iter();
+    let elsewhere =
+        elsewhere.map(|name| notice(Some(name.as_str()), "it uses none of the storages that --storage names: left out"));
+    disabled.chain(elsewhere).collect()
 }
 
 type Done = (BackupItem, Vec<Problem>);
@@ -112,9 +128,9 @@ impl Work<'_> {
         (items, problems)
     }
 
-    fn item(&self, unit: &PlannedUnit<'_>) -> BackupItem {
+    fn item(&self, unit: &UnitName) -> BackupItem {
         BackupItem {
-            unit: unit.unit.to_string(),
+            unit: unit.to_string(),
             status: UnitStatus::Failed,
             id: None,
             run: self.run,
@@ -130,7 +146,7 @@ impl Work<'_> {
     }
 
     fn plan_unit(&self, unit: &PlannedUnit<'_>) -> Done {
-        let mut item = self.item(unit);
+        let mut item = self.item(&unit.unit);
         item.storages = unit.storages.iter().map(|storage| storage.name.clone()).collect();
         let looked = source_of(unit.target).probe(&unit.unit, self.cx).and_then(readable);
         match looked {
@@ -147,7 +163,7 @@ impl Work<'_> {
     }
 
     fn unit(&self, unit: &PlannedUnit<'_>) -> Done {
-        let mut item = self.item(unit);
+        let mut item = self.item(&unit.unit);
         if is_interrupted(self.cx) {
             item.status = UnitStatus::Skipped;
             return (item, Vec::new());
@@ -217,7 +233,7 @@ impl Work<'_> {
                 failed.extend(passing);
                 return failed;
             }
-            if let Err(interrupted) = self.back_off(&unit.unit, tries, first) {
+            if let Err(interrupted) = back_off(&unit.unit, tries, first, self.cx) {
                 failed.extend(passing);
                 failed.push(interrupted);
                 return failed;
@@ -238,17 +254,10 @@ impl Work<'_> {
             unit: &unit.unit,
             source,
             pool: &self.pool,
-            units_found: None,
+            units_found: unit.units_found,
             label: self.options.label.as_deref(),
             pin: self.options.pin,
         }
-    }
-
-    /// Waits before another attempt; an error where it was interrupted.
-    fn back_off(&self, unit: &UnitName, tries: u32, cause: &Error) -> Result<()> {
-        let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
-        self.cx.observer.event(Event::Retry { unit: unit.clone(), cause: cause.to_string(), after });
-        self.cx.cancel.sleep(after)
     }
 
     /// This run, or one of a later second where the unit has a backup of this second already: which of
@@ -288,6 +297,13 @@ impl Work<'_> {
         let (items, problems) = prune::unit_in(store, self.config, &unit.unit, policy, false, self.cx);
         (items.into_iter().filter(|item| item.decision == PruneDecision::Delete).collect(), problems)
     }
+}
+
+/// Waits before another attempt; an error where it was interrupted.
+fn back_off(unit: &UnitName, tries: u32, cause: &Error, cx: &Context) -> Result<()> {
+    let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
+    cx.observer.event(Event::Retry { unit: unit.clone(), cause: cause.to_string(), after });
+    cx.cancel.sleep(after)
 }
 
 /// Notes what an attempt did; the storages' failures come back, each with its storage's name.

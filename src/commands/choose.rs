@@ -43,13 +43,13 @@ pub(super) fn open_stores<'a>(config: &'a Config, names: &Names, wanted: &Wanted
     if let Some(from) = wanted.from {
         return stores::open_named(config, &[from.to_owned()]);
     }
-    let unit = UnitName::new(wanted.name);
+    let exact = UnitName::new(wanted.name);
     let is_meant = |target: &&Target| {
-        target.owns(&unit)
+        target.owns(&exact)
             || names.matches(&UnitName::of_target(&target.name), &target.name)
             || target.units().iter().any(|own| names.matches_unit(own))
     };
-    let target = plan::target_of(config, &unit).or_else(|| config.targets.iter().find(is_meant));
+    let target = plan::target_of(config, &exact).or_else(|| config.targets.iter().find(is_meant));
     stores::open_named(config, target.map_or(&[], |target| target.storages.as_slice()))
 }
 
@@ -80,11 +80,30 @@ pub(super) fn choose<'a>(
         Err(Error::new(Kind::Config, format!("{} is of several {what}: {}", wanted.name, listed.join(", "))).hint(hint))
     };
     one_of("hosts", backups.iter().map(|backup| backup.host.clone()).collect(), "say which with --host")?;
-    one_of("units", backups.iter().map(|backup| backup.stem.unit.clone()).collect(), "name one of them")?;
+    narrow(&mut backups, config, wanted, cx);
+    one_of(
+        "units",
+        backups.iter().map(|backup| backup.stem.unit.clone()).collect(),
+        "name one of them, or one backup with --at ID",
+    )?;
     if backups.is_empty() {
         return Err(nothing_found(config, stores, wanted, cx));
     }
     pick(config, stores, backups, wanted.at, cx)
+}
+
+/// Leaves one unit's, where a name or an id says it alone.
+fn narrow(backups: &mut Vec<Backup>, config: &Config, wanted: &Wanted<'_>, cx: &Context) {
+    // A database's name that is a glob, too, is first of all the name that it is. A target's means all of its units.
+    let named = UnitName::new(wanted.name);
+    let exact = named.escaped();
+    if named.target_part() != wanted.name && backups.iter().any(|backup| backup.stem.unit == exact) {
+        backups.retain(|backup| backup.stem.unit == exact);
+    }
+    let by_id = || resolve::resolve(backups, |backup| backup.stem.id, wanted.at, config.timezone, cx.clock.now()).ok();
+    if let Some(stem) = wanted.at.is_id().then(by_id).flatten().map(|chosen| chosen.stem.clone()) {
+        backups.retain(|backup| backup.stem == stem);
+    }
 }
 
 fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {

@@ -13,9 +13,10 @@ use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
 use crate::catalog::{self, Entry, Seen, Survey};
+use crate::commands::expected::expected_units;
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::{Found, named_host};
-use crate::config::model::{Config, Target};
+use crate::config::model::Config;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::names::{Escaped, HostName, ObjectName, RunId, UnitName};
@@ -100,7 +101,8 @@ impl Listing<'_> {
         for backup in &backups {
             units.entry(unit_names.of_backup(backup, &self.stores, self.cx)).or_default().push(backup);
         }
-        names.check(self.config, &units.keys().cloned().collect::<Vec<_>>())?;
+        let expected = self.expected(&units)?;
+        names.check(self.config, &units.keys().chain(&expected).cloned().collect::<Vec<_>>())?;
         let mut rows = Vec::new();
         let mut lost = None;
         for (unit, backups) in units.iter().filter(|(unit, _)| names.matches_unit(unit)) {
@@ -115,8 +117,8 @@ impl Listing<'_> {
             let none = || Error::new(Kind::NotFound, "there is no backup").hint("`list` without --at shows what there is");
             return Err(lost.unwrap_or_else(none));
         }
-        self.judge_ages(&names, &rows);
-        self.judge_proofs(&names, &rows);
+        self.judge_ages(&names, &expected, &rows);
+        self.judge_proofs(&names, &expected, &rows);
         if self.options.tables {
             return Ok(Items::Tables(self.tables(&rows, &units)?));
         }
@@ -126,6 +128,13 @@ impl Listing<'_> {
         let mut items: Vec<ListItem> = rows.iter().map(|row| self.item(row)).collect();
         items.sort_by(|a, b| (a.started, &a.unit, &a.id).cmp(&(b.started, &b.unit, &b.id)));
         Ok(Items::Rows(items))
+    }
+
+    /// The units that the enabled targets ought to have.
+    fn expected(&self, units: &BTreeMap<UnitName, Vec<&Backup>>) -> Result<Vec<UnitName>> {
+        let enabled = self.config.targets.iter().filter(|target| target.enabled);
+        let expected = enabled.map(|target| expected_units(target, units, &self.stores, self.cx));
+        Ok(expected.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// Every storage's listing, merged. One that can't be listed is a failure, and the rest is shown.
@@ -306,17 +315,16 @@ impl Listing<'_> {
     }
 
     /// `--max-age`: every selected, enabled unit of the config must have a whole backup that is young enough.
-    fn judge_ages(&mut self, names: &Names, rows: &[Row<'_>]) {
+    fn judge_ages(&mut self, names: &Names, expected: &[UnitName], rows: &[Row<'_>]) {
         let Some(max_age) = self.options.max_age else { return };
         let now = self.cx.clock.now();
-        let enabled = self.config.targets.iter().filter(|target| target.enabled).flat_map(Target::units);
-        for unit in enabled.filter(|unit| names.matches_unit(unit)) {
-            let whole = rows.iter().filter(|row| row.unit == unit && row.state() == State::Whole);
+        for unit in expected.iter().filter(|unit| names.matches_unit(unit)) {
+            let whole = rows.iter().filter(|row| row.unit == *unit && row.state() == State::Whole);
             let newest = whole.map(|row| row.backup.stem.id.run().time()).filter(|started| *started <= now).max();
             if let Some(reason) = stats::too_old(newest, max_age, now) {
                 let error = Error::new(Kind::Check, reason.to_string())
                     .hint("look at the last run's messages, and run `backup` by hand")
-                    .target(&unit)
+                    .target(unit)
                     .step("max-age");
                 self.problems.push(Problem::of(&error, Severity::Failure));
             }

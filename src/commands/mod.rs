@@ -4,6 +4,7 @@
 mod stores;
 mod attempt;
 mod choose;
+mod expected;
 mod verify;
 pub mod generate;
 pub mod validate;

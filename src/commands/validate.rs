@@ -8,9 +8,10 @@ use crate::commands::{Found, is_interrupted, readable};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::{Cancel, Context, files};
-use crate::names::{Key, RunId, hex, prefix_of_run};
+use crate::names::{Key, RunId, UnitName, hex, prefix_of_run};
 use crate::outcome::{CheckItem, Items, Problem, Severity};
 use crate::quantity::show_bytes;
+use crate::source::Source;
 use crate::storage::{ObjectMeta, Storage};
 
 /// What is written, read and deleted in a storage as a test.
@@ -37,7 +38,9 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
         }
         for target in targets {
             if !is_interrupted(cx) {
-                note(format!("target {}", target.name), target_works(target, cx));
+                for (subject, result) in target_works(target, cx) {
+                    note(subject, result);
+                }
             }
         }
     }
@@ -53,19 +56,39 @@ fn offline(config: &Config) -> CheckItem {
     CheckItem { subject: format!("config {}", config.path.display()), ok: true, detail, hint: None }
 }
 
-/// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
-fn target_works(target: &Target, cx: &Context) -> Result<Vec<String>> {
+/// What was looked at, and what was found there.
+type Looked = (String, Result<Vec<String>>);
+
+/// A target that is one unit, or one that is several with each of them: all are looked at, whatever one lacks.
+fn target_works(target: &Target, cx: &Context) -> Vec<Looked> {
     let source = source_of(target);
+    let subject = format!("target {}", target.name);
     let named = |error: Error| error.target(&target.name);
-    let mut details = Vec::new();
-    let units = source.units(cx).map_err(named)?;
-    for unit in units.units {
-        let probe = source.probe(&unit, cx).and_then(readable).map_err(named)?;
-        details.push(format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way));
-        details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
-        details.extend(probe.warnings);
+    let units = match source.units(cx) {
+        Ok(units) => units,
+        Err(error) => return vec![(subject, Err(named(error)))],
+    };
+    if let [unit] = units.units.as_slice()
+        && *unit == UnitName::of_target(&target.name)
+    {
+        return vec![(subject, unit_works(source.as_ref(), unit, cx).map_err(named))];
     }
-    details.extend(units.left_out);
+    let mut details = vec![format!("{} units", units.units.len())];
+    details.extend((!units.left_out.is_empty()).then(|| format!("left out: {}", units.left_out.join("; "))));
+    let mut looked = vec![(subject, Ok(details))];
+    for unit in units.units.iter().take_while(|_| !is_interrupted(cx)) {
+        let works = unit_works(source.as_ref(), unit, cx).map_err(|error| error.target(unit));
+        looked.push((format!("unit {unit}"), works));
+    }
+    looked
+}
+
+/// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
+fn unit_works(source: &dyn Source, unit: &UnitName, cx: &Context) -> Result<Vec<String>> {
+    let probe = source.probe(unit, cx).and_then(readable)?;
+    let mut details = vec![format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way)];
+    details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
+    details.extend(probe.warnings);
     Ok(details)
 }
 

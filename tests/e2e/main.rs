@@ -30,6 +30,7 @@ mod crash;
 mod custom;
 mod cut;
 mod damage;
+mod databases;
 mod disk;
 mod docs;
 mod filters;

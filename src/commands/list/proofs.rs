@@ -6,9 +6,8 @@ use chrono::{DateTime, Utc};
 use super::{Listing, Row};
 use crate::catalog::Seen;
 use crate::catalog::stats::{self, TooOld};
-use crate::config::model::Target;
 use crate::error::{Error, Kind};
-use crate::names::RunId;
+use crate::names::{RunId, UnitName};
 use crate::outcome::{Problem, Severity, State};
 use crate::plan::Names;
 use crate::quantity::show_duration;
@@ -16,12 +15,11 @@ use crate::quantity::show_duration;
 impl Listing<'_> {
     /// Every selected, enabled unit of the config must have a whole backup that a drill or a verification proved
     /// not longer ago than is allowed.
-    pub(super) fn judge_proofs(&mut self, names: &Names, rows: &[Row<'_>]) {
+    pub(super) fn judge_proofs(&mut self, names: &Names, expected: &[UnitName], rows: &[Row<'_>]) {
         let Some(max_unproven) = self.options.max_unproven else { return };
         let now = self.cx.clock.now();
-        let enabled = self.config.targets.iter().filter(|target| target.enabled).flat_map(Target::units);
-        for unit in enabled.filter(|unit| names.matches_unit(unit)) {
-            let whole = rows.iter().filter(|row| row.unit == unit && row.state() == State::Whole);
+        for unit in expected.iter().filter(|unit| names.matches_unit(unit)) {
+            let whole = rows.iter().filter(|row| row.unit == *unit && row.state() == State::Whole);
             let proofs: Vec<_> = whole.flat_map(proofs_of).collect();
             let newest = proofs.iter().copied().filter(|at| *at <= now).max();
             let Some(reason) = stats::too_old(newest, max_unproven, now) else { continue };
@@ -39,7 +37,7 @@ impl Listing<'_> {
                 .hint(format!(
                     "prove one: `restore --drill {unit}` restores it and compares, `list --verify {unit}` reads it again"
                 ))
-                .target(&unit)
+                .target(unit)
                 .step("max-unproven");
             self.problems.push(Problem::of(&error, Severity::Failure));
         }

@@ -344,9 +344,3 @@ struct Contents {
 pub(super) fn contents(psql: &Psql, cx: &Context) -> Result<Vec<String>> {
     psql.ask::<Contents>(CONTENTS, "looking into the database that has the name", cx).map(|contents| contents.objects)
 }
-
-/// The databases that `all` means: those that allow connections, but for templates, what is excluded, and
-/// our own scratch and former ones. The second list says what was left out and why.
-pub(super) fn databases(_admin: &Psql, _exclude: &[String], _cx: &Context) -> Result<(Vec<String>, Vec<String>)> {
-    Err(crate::error::Error::new(crate::error::Kind::Internal, "not yet"))
-}

@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod compare;
 mod connection;
+mod databases;
 mod diagnosis;
 mod drill;
 mod facts;
@@ -87,7 +88,7 @@ impl Postgres {
     /// What a unit's backup needs: its database's facts, psql and pg_dump (or what else dumps it) that fit its server, and
     /// a warning about them.
     fn source_of(&self, mut psql: Psql, dumps: &str, cx: &Context) -> Result<(SourceFacts, Psql, Client, Vec<String>)> {
-        let facts = facts::of_source(&psql, cx).map_err(|error| error.step("connect"))?;
+        let facts = facts::of_source(&psql, cx).map_err(|error| self.named(error).step("connect"))?;
         let server = server_version(&facts.server_version)?;
         let pg_dump = self.programs(dumps, cx)?.fitting(&server)?;
         if psql.client.version.as_ref().is_none_or(|own| own.major != server.major) {
@@ -103,6 +104,21 @@ impl Postgres {
         let connection = Connection::resolve(&self.config, Some(MAINTENANCE[0]), cx).map_err(|error| error.step("connect"))?;
         let found = self.programs("psql", cx)?;
         maintenance(&found, &Psql { client: found.newest()?, connection, application }, cx)
+    }
+
+    /// An error of a unit's own connection: where the unit is one of several, its database has gone, and not
+    /// the config's `database:` is wrong.
+    fn named(&self, error: Error) -> Error {
+        let cause = error.cause();
+        let is_gone = error.kind() == Kind::Database && cause.contains("database \"") && cause.contains("does not exist");
+        let hint = match &self.config.databases {
+            Databases::All { .. } => {
+                "it was dropped or renamed after the server was asked for its databases; the next run will tell"
+            }
+            Databases::Several(_) => "take it out of `databases:`, or correct its name there",
+            Databases::One(_) => return error,
+        };
+        if is_gone { error.hint(hint) } else { error }
     }
 
     fn examine(&self, landing: &Landing<'_>, cx: &Context) -> Result<Arrival> {
@@ -132,7 +148,7 @@ impl Source for Postgres {
             }
             Databases::All { exclude } => {
                 let admin = self.admin("db-backup-tools units".into(), cx)?;
-                let (databases, left_out) = facts::databases(&admin, exclude, cx)?;
+                let (databases, left_out) = databases::databases(&admin, exclude, cx)?;
                 let units = databases.iter().map(|name| UnitName::of_database(&self.target, name));
                 Ok(Units { units: units.chain(self.config.known_units(&self.target)).collect(), left_out })
             }

@@ -15,6 +15,8 @@ use crate::observe::Event;
 
 /// How the comment of every database begins that we made and have not published.
 pub(super) const MARK: &str = "db-backup-tools scratch database";
+/// How the comment of every database begins that made room for a restored one.
+pub(super) const FORMER_MARK: &str = "db-backup-tools former database";
 
 /// How long a server that is gone may take to come back, for its scratch database to be dropped.
 const COMES_BACK: Duration = Duration::from_secs(10);
