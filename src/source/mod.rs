@@ -174,6 +174,11 @@ pub struct Published {
 
 /// A restored unit in its scratch place. Dropped without [`Staged::publish`] it is removed.
 pub trait Staged: Send {
+    /// Where it is, for a person: `a temporary server 15.18`.
+    fn place(&self) -> String {
+        "a scratch place".to_owned()
+    }
+
     /// Counts what is there, for all that was counted when it was dumped, and compares.
     fn compare(&mut self, dumped: &Inventory) -> Result<Comparison>;
 
