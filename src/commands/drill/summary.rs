@@ -83,6 +83,11 @@ mod tests {
             item(DrillStatus::Failed, Some(all)),
             early,
         ];
-        insta::assert_snapshot!(told.map(|item| clause(&item)).join("\n"), @"");
+        insta::assert_snapshot!(told.map(|item| clause(&item)).join("\n"), @r"
+        drill passed: 20261121_101036Z-o0ua restored in 1.1s into a temporary server 15.18, 12 tables, 26000 rows, 3 sequences, 2 large objects and 1 check compared
+        drill passed: 20261121_101036Z-o0ua restored in 1.1s into a temporary server 15.18, empty, as it was dumped, 1 check compared
+        drill of 20261121_101036Z-o0ua restored in 1.1s into a temporary server 15.18, 12 tables, 26000 rows, 3 sequences, 2 large objects and 1 check compared, and not all of it held
+        drill of 20261121_101036Z-o0ua
+        ");
     }
 }

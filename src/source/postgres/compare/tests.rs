@@ -27,7 +27,12 @@ fn a_row_more_or_less_and_a_table_too_many_or_too_few_are_differences() {
     let place = place(&[("same", 3), ("less", 1), ("more", 5), ("stranger", 1), ("excluded", 0)]);
     let found = place.compare(&tables(&[("same", 3), ("less", 2), ("more", 4), ("gone", 7)]));
     assert_eq!((found.tables, found.rows), (3, 9));
-    insta::assert_snapshot!(found.differences.join("\n"), @"");
+    insta::assert_snapshot!(found.differences.join("\n"), @r"
+    public.gone is missing, 7 rows were dumped
+    public.less has 1 row, 2 were dumped
+    public.more has 5 rows, 4 were dumped
+    public.stranger has 1 row, none were dumped
+    ");
 }
 
 #[test]
@@ -69,7 +74,12 @@ fn sequences_and_large_objects_count_where_they_were_counted() {
     let large_objects = Some(LargeObjects { count: 2, bytes: 11 });
     let found = place.compare(&Inventory { sequences: Some(sequences), large_objects, ..Inventory::default() });
     assert_eq!((found.sequences, found.large_objects), (2, 2));
-    insta::assert_snapshot!(found.differences.join("\n"), @"");
+    insta::assert_snapshot!(found.differences.join("\n"), @r"
+    sequence public.behind stands at 7, when dumped it stood at 8, not yet given out
+    sequence public.gone is missing
+    sequence public.new stands at 2, it was not dumped
+    the large objects hold 10 bytes, 11 were dumped
+    ");
     place.large_object_bytes = None;
     let found = place.compare(&Inventory { large_objects, ..Inventory::default() });
     assert_eq!(found.differences, Vec::<String>::new());
