@@ -179,6 +179,7 @@ impl Work<'_> {
         let mut staged = sink.finish()?;
         item.restore_seconds = begun.elapsed().as_secs_f64();
         item.place = staged.place();
+        item.warnings.extend(staged.warnings());
         let mut failures = Vec::new();
         if let Some(inventory) = &inventory {
             let compared = item.compared.insert(staged.compare(inventory)?);

@@ -21,10 +21,6 @@ pub(super) struct StagedDatabase {
 }
 
 impl Staged for StagedDatabase {
-    fn place(&self) -> String {
-        format!("a scratch database on a server of version {}", self.arrival.server_major)
-    }
-
     fn compare(&mut self, dumped: &Inventory) -> Result<Comparison> {
         compare::compare(&self.arrival.admin.on(self.scratch.name()), dumped, &self.cx)
     }
