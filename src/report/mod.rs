@@ -8,6 +8,7 @@ mod log;
 mod progress;
 mod stream;
 mod table;
+mod tables;
 mod text;
 mod usage;
 
