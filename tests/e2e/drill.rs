@@ -86,7 +86,11 @@ fn a_whole_backup_passes_and_is_proven() {
     let test = backed_up(&database).target_option("checks: [ { name: users, sql: select count(*) = 3 from users } ]");
     let ran =
         test.run(["restore", "--drill"]).ok().says("app: drill passed: ").says("and 1 check compared").says("1 unit passed");
-    assert!(ran.stdout.is_empty() && ran.stderr.contains("7 tables, 1022 rows"), "{}", ran.stderr);
+    assert!(
+        ran.stdout.is_empty() && ran.stderr.contains("7 tables, 1022 rows, 1 sequence, 1 large object and 1 check compared"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(outcomes(&test), ["ok"]);
     assert!(!test.run(["list", "--json"]).ok().json()["items"][0]["proven"].is_null());
     leaves_nothing(&test);
@@ -211,8 +215,7 @@ fn a_check_is_one_query_and_no_command_of_psql() {
       - { name: dollars, sql: "select $$:USER \\! $$", expect: ":USER \\! " }
       - { name: shell, sql: "\\! touch {dir}/owned" }
       - { name: hidden, sql: "select true \\g | touch {dir}/owned" }
-      - { name: writes, sql: "delete from users returning true" }
-      - { name: others, sql: "select false", databases: ["other*"] }"#,
+      - { name: writes, sql: "delete from users returning true" }"#,
     );
     let items = test.run(["restore", "--drill", "--json"]).fails(1).json()["items"][0]["checks"].clone();
     let held: Vec<_> =
@@ -304,7 +307,7 @@ fn rows_that_nobody_dumped_are_a_difference() {
 #[test]
 fn a_database_in_another_encoding_is_compared_by_its_own_names() {
     let database = SHARED.create_from("template0", "ENCODING 'LATIN1' LOCALE 'C'");
-    database.psql("CREATE TABLE \"caf\u{e9}\" AS SELECT 1 AS a; CREATE TABLE \"caf\u{e8}\" AS SELECT generate_series(1, 2)");
+    database.psql("CREATE TABLE \"caf\u{e9}\" AS SELECT 1 AS a; CREATE TABLE \"men\u{fc}\" AS SELECT generate_series(1, 2)");
     let test = backed_up(&database);
     test.run(["restore", "--drill"]).ok().says("2 tables").says("3 rows");
 }

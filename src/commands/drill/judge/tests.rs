@@ -90,3 +90,26 @@ fn a_question_that_fails_is_told_with_what_was_said() {
     assert!(failure.unwrap().cause().starts_with("check \"users\" could not be asked: "));
     assert!(answered(&check(None), Err(Error::new(Kind::Connection, "gone"))).is_err());
 }
+
+#[test]
+fn a_check_is_put_to_the_databases_that_it_names_and_to_no_server() {
+    let checks = ["[]", "[shop, 'a*']", "['b*']"]
+        .map(|databases| format!("{{ name: n{}, sql: s, databases: {databases} }}", databases.len()));
+    let yaml = format!(
+        "version: 1\nstorages: {{ a: {{ type: local, path: /a }} }}\ntargets: [ {{ name: c, type: postgres, databases: all, globals: true, checks: [{}] }} ]",
+        checks.join(", ").replace("databases: []", "expect: x")
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backup.yml");
+    std::fs::write(&path, yaml).unwrap();
+    let facts = crate::config::read::HostFacts { host_name: "h".into(), is_root: true, home: None };
+    let config = crate::config::read::read_file(&path, &crate::host::Env::default(), &facts).unwrap();
+    let target = &config.targets[0];
+    let count = |unit: &UnitName, database| asked(target, unit, database).unwrap().len();
+    let unit = |database: &str| UnitName::of_database(&target.name, database);
+    assert_eq!(
+        (count(&unit("shop"), None), count(&unit("shop.x"), None), count(&unit("abc"), None), count(&unit("b"), Some("b"))),
+        (2, 1, 2, 2)
+    );
+    assert_eq!(count(&UnitName::of_globals(&target.name), None), 0);
+}
