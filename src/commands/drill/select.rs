@@ -41,55 +41,63 @@ impl Subject<'_> {
     }
 }
 
+/// Units, and what the storages hold of each.
+type Held<'b> = BTreeMap<UnitName, Vec<&'b Backup>>;
+
 /// The units that are meant: those of all enabled targets, or those of them that a NAME matches. A disabled
 /// target only when its very name is given. `NotFound` for a NAME that matches nothing.
 pub(super) fn subjects<'c>(config: &'c Config, options: &Options, cx: &Context) -> Result<Selected<'c>> {
     let names = Names::new(&options.patterns)?;
     let stores = stores::open_named(config, options.from.as_slice())?;
     let host = named_host(options.host.as_deref())?;
-    let (backups, lost) = held(&stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
-    // After a disaster the new machine has another name.
-    let (backups, lost) = if backups.is_empty() && host.is_none() { held(&stores, None, cx)? } else { (backups, lost) };
-    let mut unit_names = UnitNames::new(config);
-    let mut stored: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
-    for backup in &backups {
-        stored.entry(unit_names.of_backup(backup, &stores, cx)).or_default().push(backup);
+    let (mut backups, mut lost) = scan(&stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
+    if backups.is_empty() && host.is_none() {
+        // After a disaster the new machine has another name.
+        (backups, lost) = scan(&stores, None, cx)?;
     }
+    let mut unit_names = UnitNames::new(config);
+    let mut held = Held::new();
+    for backup in &backups {
+        held.entry(unit_names.of_backup(backup, &stores, cx)).or_default().push(backup);
+    }
+    let known: Vec<UnitName> = held.keys().cloned().collect();
     // A storage that can't be listed may hold what the NAME means.
-    let known: Vec<UnitName> = stored.keys().cloned().collect();
     names.check(config, &known).map_err(|error| lost.unwrap_or(error))?;
-    if let Some(host) = host.as_ref().filter(|_| stored.is_empty()) {
+    if let Some(host) = host.as_ref().filter(|_| held.is_empty()) {
         return Err(Error::new(Kind::NotFound, format!("there is no backup of host {host}"))
-            .hint("`list --all` without --host says which hosts have some"));
+            .hint("without --host it is our own host's; `list --host NAME` shows another's"));
     }
     let mut selected = Selected { subjects: Vec::new(), notices: Vec::new() };
-    let subject = |unit: UnitName, target| Subject { is_stored: stored.contains_key(&unit), unit, target };
+    let subject = |unit: UnitName, target| Subject { is_stored: held.contains_key(&unit), unit, target };
     for target in &config.targets {
-        let mut units = if host.is_some() { Vec::new() } else { expected_units(target, &stored, &stores, cx)? };
-        // Those that are stored and that the config or the server no longer has are drilled when they are named.
-        let also = stored.keys().filter(|unit| (host.is_some() || !names.is_empty()) && target.owns(unit));
-        let also: Vec<UnitName> = also.filter(|unit| !units.contains(unit)).cloned().collect();
-        units.extend(also);
-        units.retain(|unit| names.matches(unit, &target.name));
-        if !target.enabled && !units.iter().any(|unit| names.says(unit, &target.name)) {
-            if !names.is_empty() && !units.is_empty() {
-                let text = "disabled in the config: left out, unless its very name is given";
-                selected.notices.push(notice(Some(target.name.as_str()), text));
-            }
-            continue;
+        let expected = if host.is_some() { Vec::new() } else { expected_units(target, &held, &stores, cx)? };
+        let units = meant(target, expected, &held, &names, host.is_some());
+        if target.enabled || units.iter().any(|unit| names.says(unit, &target.name)) {
+            selected.subjects.extend(units.into_iter().map(|unit| subject(unit, Some(target))));
+        } else if !names.is_empty() && !units.is_empty() {
+            let text = "disabled in the config: left out, unless its very name is given";
+            selected.notices.push(notice(Some(target.name.as_str()), text));
         }
-        selected.subjects.extend(units.into_iter().map(|unit| subject(unit, Some(target))));
     }
-    if !names.is_empty() {
-        let orphans = stored.keys().filter(|unit| names.matches_unit(unit) && plan::target_of(config, unit).is_none());
-        selected.subjects.extend(orphans.map(|unit| subject(unit.clone(), None)));
-    }
+    let orphans = held.keys().filter(|unit| !names.is_empty() && names.matches_unit(unit));
+    let orphans = orphans.filter(|unit| plan::target_of(config, unit).is_none());
+    selected.subjects.extend(orphans.map(|unit| subject(unit.clone(), None)));
     Ok(selected)
+}
+
+/// A target's units that are meant. Those that are stored and that the config or the server no longer has are
+/// drilled when they are named, or when it is another host's backups that are.
+fn meant(target: &Target, mut units: Vec<UnitName>, held: &Held<'_>, names: &Names, of_host: bool) -> Vec<UnitName> {
+    let also = held.keys().filter(|unit| (of_host || !names.is_empty()) && target.owns(unit) && !units.contains(unit));
+    let also: Vec<UnitName> = also.cloned().collect();
+    units.extend(also);
+    units.retain(|unit| names.matches(unit, &target.name));
+    units
 }
 
 /// All that the storages hold of a host, or of all. One that can't be listed is the failure of those units
 /// that need it, and of nothing else: its error comes back.
-fn held(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(Vec<Backup>, Option<Error>)> {
+fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(Vec<Backup>, Option<Error>)> {
     let (mut listings, mut lost) = (Vec::new(), None);
     for store in stores {
         match store.scan(host, cx) {
@@ -102,16 +110,11 @@ fn held(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(V
 }
 
 /// The units that a target ought to have; those of `databases: all` as its newest backup found them.
-fn expected_units(
-    target: &Target,
-    stored: &BTreeMap<UnitName, Vec<&Backup>>,
-    stores: &[Store<'_>],
-    cx: &Context,
-) -> Result<Vec<UnitName>> {
+fn expected_units(target: &Target, held: &Held<'_>, stores: &[Store<'_>], cx: &Context) -> Result<Vec<UnitName>> {
     if !target.asks_for_units() {
         return Ok(target.units());
     }
-    let own = stored.iter().filter(|(unit, _)| target.owns(unit)).flat_map(|(_, backups)| backups);
+    let own = held.iter().filter(|(unit, _)| target.owns(unit)).flat_map(|(_, backups)| backups);
     let mut newest_first: Vec<&Backup> = own.copied().collect();
     newest_first.sort_by_key(|backup| std::cmp::Reverse(backup.stem.id));
     for copy in newest_first.into_iter().flat_map(|backup| &backup.copies) {
