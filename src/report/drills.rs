@@ -42,3 +42,43 @@ pub(super) fn summary(units: &[DrillItem], took: &str) -> Option<String> {
     }
     Some(format!("drill: {} in {took}", parts.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(name: &str, status: DrillStatus) -> DrillItem {
+        DrillItem {
+            unit: name.into(),
+            id: Some("20261121_101036Z-o0ua".parse().unwrap()),
+            storage: Some("local".into()),
+            status,
+            place: "a temporary server".into(),
+            bytes: 1,
+            restore_seconds: 1.1,
+            seconds: 3.0,
+            compared: None,
+            checks: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_plan_says_which_backup_goes_where() {
+        let units = [unit("shop", DrillStatus::Planned), unit("crm", DrillStatus::Failed)];
+        insta::assert_snapshot!(plan(&units), @r"
+        UNIT  ID                     STORAGE  WHERE
+        shop  20261121_101036Z-o0ua  local    a temporary server
+        ");
+        assert_eq!((plan(&units[1..]), summary(&units, "8.2s")), (String::new(), None));
+    }
+
+    #[test]
+    fn the_last_line_counts_them() {
+        let units =
+            [DrillStatus::Passed, DrillStatus::Failed, DrillStatus::Skipped, DrillStatus::Passed].map(|status| unit("a", status));
+        assert_eq!(summary(&units, "8.2s").unwrap(), "drill: 2 units passed, 1 failed, 1 skipped in 8.2s");
+        assert_eq!(summary(&units[1..2], "8.2s").unwrap(), "drill: 1 unit failed in 8.2s");
+        assert_eq!((summary(&[], "1s"), drilled(&units[2])), (None, "a: drill skipped".to_owned()));
+    }
+}

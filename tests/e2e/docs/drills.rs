@@ -36,7 +36,8 @@ fn run(test: &Test, line: &str) -> String {
 
 #[test]
 fn the_job_and_the_crontab_lines_do_what_the_page_says() {
-    let test = Test::of(&sample_database());
+    let database = sample_database();
+    let test = Test::of(&database);
     test.run(["-q", "backup"]).ok();
     for block in blocks("yaml ci") {
         let job: serde_yaml::Value = serde_yaml::from_str(&block.text).unwrap();
