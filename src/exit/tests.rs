@@ -115,3 +115,28 @@ fn the_published_table_names_every_code() {
         assert!(published.contains(&row), "{row}");
     }
 }
+
+#[test]
+fn a_drill_that_was_begun_is_never_a_refused_call() {
+    let drill = |status, is_begun: bool| DrillItem {
+        unit: "app".into(),
+        id: is_begun.then(|| "20261121_101036Z-o0ua".parse().unwrap()),
+        storage: None,
+        status,
+        place: String::new(),
+        bytes: 0,
+        restore_seconds: 0.0,
+        seconds: 0.0,
+        compared: None,
+        checks: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for kind in [Kind::Config, Kind::Refused, Kind::NotFound, Kind::Damaged, Kind::Check] {
+        assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Failed, true)]), &[(Failure, kind)])), 1, "{kind:?}");
+    }
+    assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Failed, false)]), &[(Failure, Kind::NotFound)])), 4);
+    assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Failed, true)]), &[(Failure, Kind::Locked)])), 75);
+    assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Failed, true)]), &[])), 1);
+    assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Passed, true)]), &[(Partial, Kind::StorageDenied)])), 3);
+    assert_eq!(code(&outcome(Items::Drills(vec![drill(DrillStatus::Passed, true)]), &[])), 0);
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+use super::drills;
 use super::table::{Paint, Table, paint, prose, visible};
 use super::tables::tables;
 use crate::outcome::{
@@ -41,8 +42,9 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
             units.iter().filter(|unit| unit.status == RestoreStatus::Planned).map(|unit| restored(unit) + "\n").collect()
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
+        Items::Pruned(_) => String::new(),
+        Items::Drills(units) => drills::plan(units),
         Items::Tables(units) => tables(units, look),
-        Items::Pruned(_) | Items::Drills(_) => String::new(),
     }
 }
 
@@ -245,6 +247,7 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
             };
             Some(format!("backup: {}, {} in {took}{deleted}", counts(units), show_bytes(bytes)))
         }
+        Items::Drills(units) => drills::summary(units, &took),
         Items::Pruned(entries) if entries.is_empty() && !outcome.problems.is_empty() => None,
         Items::Pruned(entries)
             if !dry_run && !entries.iter().any(|entry| matches!(entry.decision, PruneDecision::Pin | PruneDecision::Unpin)) =>

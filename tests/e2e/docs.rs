@@ -2,6 +2,7 @@
 //! option, exit code, file and test that it names is there.
 
 mod commands;
+mod drills;
 mod quickstart;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,11 +98,14 @@ fn every_block_is_run_or_read_or_known_to_be_neither() {
         match words[..] {
             ["sh", "untested"] => assert!(UNTESTED.contains(&block.text.as_str()), "{place} is not run by any test"),
             ["sh" | "crontab"] => {
-                assert!(["README.md", "QUICKSTART.md"].contains(&block.page.as_str()), "{place}: no test runs it");
+                let run = ["README.md", "QUICKSTART.md"].contains(&block.page.as_str());
+                assert!(run || (words == ["crontab"] && block.page == drills::PAGE), "{place}: no test runs it");
             }
             ["yaml" | "sql" | "sh", ..] if block.page == "QUICKSTART.md" => {}
             // `role.rs` runs it.
             ["sql"] if block.page == "docs/postgres-role.md" => {}
+            // `drills.rs` runs the job.
+            ["yaml", "ci"] if block.page == drills::PAGE => {}
             ["yaml" | "json" | "text"] => {}
             _ => panic!("{place}: what is {:?}? It must say what it is", block.info),
         }
@@ -116,7 +120,8 @@ fn every_block_is_run_or_read_or_known_to_be_neither() {
 fn every_configuration_is_valid_where_its_variables_are_set() {
     let mut configs: Vec<(String, String, String)> = Vec::new();
     for page in pages() {
-        let whole = page.blocks().into_iter().filter(|block| block.info.starts_with("yaml"));
+        let is_config = |block: &Block| block.info.starts_with("yaml") && block.info != "yaml ci";
+        let whole = page.blocks().into_iter().filter(is_config);
         configs.extend(whole.map(|block| (format!("{}:{}", page.path, block.line), block.text, page.text.clone())));
         configs.extend(fragments(&page).map(|text| (page.path.clone(), text, page.text.clone())));
     }

@@ -34,6 +34,7 @@ mod databases;
 mod disk;
 mod docs;
 mod filters;
+mod drill;
 mod invocation;
 mod forge;
 mod hostile;
