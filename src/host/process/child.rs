@@ -121,6 +121,12 @@ impl Child {
         self.finish()
     }
 
+    /// The same under another token, which is its own from now on: that of a clean-up.
+    pub fn wait_under(&mut self, cancel: Cancel) -> Result<Finished> {
+        self.cancel = cancel;
+        self.wait()
+    }
+
     /// Ends its whole process group: SIGTERM, then after 2 s, or as soon as all have ended, SIGKILL.
     /// Its stdin stays open until then, so that it can't take the end for a good one.
     pub fn kill(&mut self) {
