@@ -180,6 +180,16 @@ pub trait Staged: Send {
     /// Runs one query of a user's in it: the first value of its first row as text, empty where there is none.
     fn check(&mut self, sql: &str) -> Result<String>;
 
+    /// Where it is, for a person: `a temporary server 15.18`.
+    fn place(&self) -> String {
+        "a scratch place".into()
+    }
+
+    /// What a person should know of it so far; the observer was told at once.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Gives it the wanted name.
     fn publish(self: Box<Self>) -> Result<Published>;
 

@@ -100,6 +100,11 @@ impl Child {
         self.group.pid()
     }
 
+    /// Whether it has ended; how, [`Child::wait`] says.
+    pub fn has_ended(&mut self) -> bool {
+        self.finished.is_some() || self.group.has_ended()
+    }
+
     /// Tells it that nothing more comes. To end a child that must not act on a stream that was cut,
     /// [`Child::kill`] it instead.
     pub fn close_stdin(&mut self) {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use super::client::{Psql, Version, quote_identifier};
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
+use super::scratch::scratch_name;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::source::{Landing, StageOptions};
+use crate::source::{Destination, Landing, StageOptions};
 
 /// What a look at the destination decided.
 #[allow(dead_code)] // for now: read by the custom format
@@ -16,6 +17,12 @@ pub(super) struct Arrival {
     /// On the server's maintenance database.
     pub admin: Psql,
     pub wanted: String,
+    /// Under what name it is loaded.
+    pub scratch: String,
+    /// The server is a drill's own, and goes with it.
+    pub temporary: bool,
+    /// Databases with our mark that nobody is at work in.
+    pub leftovers: Vec<String>,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
     /// The receiving server's major version.
@@ -38,19 +45,27 @@ pub(super) struct Arrival {
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
     let options = landing.options;
     let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
-    check_receiver(&receiver, &facts, options)?;
+    let is_drill = *landing.to == Destination::Drill;
+    check_receiver(&receiver, &facts, options, is_drill)?;
     if receiver.exists {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
     let major = |text: &str| Version::parse(text).map_or(0, |version| version.major);
     let (from, to) = (landing.facts.server_version.as_deref().map_or(0, major), major(&receiver.server_version));
-    let warnings = remarks(wanted, from, to, &receiver, &facts);
+    let mut warnings = remarks(wanted, from, to, &receiver);
+    if !is_drill {
+        warnings.extend(not_put_back(&facts));
+    }
+    let scratch = if is_drill { wanted.to_owned() } else { scratch_name(wanted)? };
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
     let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
     let wanted = wanted.to_owned();
     Ok(Arrival {
         admin,
         wanted,
+        scratch,
+        temporary: false,
+        leftovers: receiver.leftovers,
         replaces_empty: receiver.exists,
         server_major: to,
         owner,
@@ -65,17 +80,12 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
 }
 
 /// What a person should know before the restore begins.
-fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &RestoreFacts) -> Vec<String> {
+fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver) -> Vec<String> {
     let mut remarks = Vec::new();
     if from > to {
         remarks.push(format!(
             "the dump comes from server version {from}, the receiving server is {to}: it may not understand all of it"
         ));
-    }
-    if !facts.settings.is_empty() {
-        let settings = facts.settings.join(", ");
-        remarks
-            .push(format!("settings of the database itself are not put back: {settings}; set them with ALTER DATABASE ... SET"));
     }
     if !receiver.own_settings.is_empty() {
         let own = receiver.own_settings.join(", ");
@@ -83,12 +93,25 @@ fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &Restor
     }
     for name in &receiver.leftovers {
         let name = quote_identifier(name);
-        remarks.push(format!("{name} is what an interrupted restore left; unless one is at work: DROP DATABASE {name};"));
+        remarks.push(format!("{name} is what an interrupted restore left: it is dropped before the next one begins"));
+    }
+    for name in &receiver.unmarked {
+        let name = quote_identifier(name);
+        remarks.push(format!(
+            "{name} is named like what an interrupted restore leaves, but lacks our mark: it is left alone; if it is nobody's: \
+             DROP DATABASE {name};"
+        ));
     }
     remarks
 }
 
-fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions) -> Result<()> {
+fn not_put_back(facts: &RestoreFacts) -> Option<String> {
+    let settings = facts.settings.join(", ");
+    let text = || format!("settings of the database itself are not put back: {settings}; set them with ALTER DATABASE ... SET");
+    (!settings.is_empty()).then(text)
+}
+
+fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions, is_drill: bool) -> Result<()> {
     let refuse = |cause: String, hint: String| Err(Error::new(Kind::Refused, cause).hint(hint).step("examine"));
     if !receiver.can_create {
         let cause = format!("role {} may not create databases", receiver.role);
@@ -99,6 +122,7 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(roles.iter().map(|role| role.as_str()));
         let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
         let hint = match kept.as_str() {
+            _ if is_drill => "create them (CREATE ROLE name;), or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
             "" => "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
             _ => format!("create them (CREATE ROLE name;): no option leaves out the policies and user mappings of {kept}"),
         };
@@ -108,7 +132,10 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(receiver.missing_tablespaces.iter().map(String::as_str));
         return refuse(
             format!("the receiving server lacks tablespaces that the dump names: {names}"),
-            "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            match is_drill {
+                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
+                false => "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            },
         );
     }
     if !receiver.missing_extensions.is_empty() {

@@ -9,7 +9,7 @@ use super::client::quote_literal;
 use super::diagnosis;
 use super::filter::Filter;
 use super::properties;
-use super::scratch::{Scratch, random_word, scratch_name};
+use super::scratch::{Scratch, random_word};
 use super::staged::StagedDatabase;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -34,8 +34,7 @@ pub(super) struct TextSink {
 impl TextSink {
     /// Makes the scratch database and starts psql on it.
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
-        let name = scratch_name(&arrival.wanted)?;
-        let scratch = Scratch::create(&arrival, name, cx)?;
+        let scratch = Scratch::create(&arrival, cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.

@@ -148,7 +148,7 @@ impl Source for Postgres {
 
     fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
         match landing.to {
-            Destination::Drill => Ok(Vec::new()),
+            Destination::Drill => drill::check(self, landing, cx),
             Destination::MissingRoles => globals::check_roles(self, landing, cx),
             Destination::Own | Destination::Database(_) => self.examine(landing, cx).map(|arrival| arrival.warnings),
         }
