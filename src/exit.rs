@@ -2,7 +2,7 @@
 //! decides on a code, and nothing that failed comes out as 0.
 
 use crate::error::Kind;
-use crate::outcome::{DrillStatus, Items, Outcome, RestoreStatus, Severity, UnitStatus, Verdict};
+use crate::outcome::{DrillItem, DrillStatus, Items, Outcome, RestoreStatus, Severity, UnitStatus, Verdict};
 
 /// A usage error: found by the command line's parser, before there is an outcome.
 pub const USAGE: Verdict = Verdict { code: 2, word: "refused" };
@@ -68,8 +68,9 @@ fn look(items: &Items) -> (bool, bool, bool) {
         }
         Items::Restores(units) => (units.iter().any(|unit| unit.status == RestoreStatus::Done), false, false),
         Items::Drills(units) => {
-            let has = |wanted| units.iter().any(|unit| unit.status == wanted);
-            (has(DrillStatus::Passed), has(DrillStatus::Failed), false)
+            // A drill that was begun is something done, however it ended: 2 would say that the call was wrong.
+            let begun = |unit: &DrillItem| unit.id.is_some() && unit.status != DrillStatus::Planned;
+            (units.iter().any(begun), units.iter().any(|unit| unit.status == DrillStatus::Failed), false)
         }
         Items::Pruned(entries) => (entries.iter().any(|entry| entry.done), false, false),
         Items::Checks(checks) => (false, checks.iter().any(|check| !check.ok), false),

@@ -413,6 +413,10 @@ pub struct TablesItem {
     pub sequences: Option<u64>,
     /// Large objects, where they were counted.
     pub large_objects: Option<u64>,
+    /// Bytes of their data.
+    pub large_object_bytes: Option<u64>,
+    /// Roles, in that of a server's globals.
+    pub roles: Option<u64>,
 }
 
 /// A table of `list --tables`.

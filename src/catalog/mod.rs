@@ -75,6 +75,16 @@ pub enum Seen {
     Suspicious(Box<Manifest>),
 }
 
+impl Seen {
+    /// What its manifest says, where that could be read.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Whole(manifest) | Self::Suspicious(manifest) | Self::Damaged(manifest, _) => Some(manifest),
+            Self::Incomplete { .. } | Self::Unknown(_) => None,
+        }
+    }
+}
+
 impl Entry {
     /// Of a backup of which nothing has a name yet but an upload under way, or left there.
     pub fn without_objects(host: Escaped, stem: Stem) -> Self {

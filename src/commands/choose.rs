@@ -61,11 +61,34 @@ pub(super) fn choose<'a>(
     wanted: &Wanted<'_>,
     cx: &Context,
 ) -> Result<Choice<'a>> {
+    choose_where(config, stores, &|unit| names.matches_unit(unit), false, wanted, cx)
+}
+
+/// Finds one of this very unit for a drill. What was found bad before may be tried again where it is named by
+/// its id: only so can a later drill clear it.
+pub(super) fn choose_for_drill<'a>(
+    config: &Config,
+    stores: &'a [Store<'a>],
+    unit: &UnitName,
+    wanted: &Wanted<'_>,
+    cx: &Context,
+) -> Result<Choice<'a>> {
+    choose_where(config, stores, &|other| other == unit, true, wanted, cx)
+}
+
+fn choose_where<'a>(
+    config: &Config,
+    stores: &'a [Store<'a>],
+    is_meant: &dyn Fn(&UnitName) -> bool,
+    again: bool,
+    wanted: &Wanted<'_>,
+    cx: &Context,
+) -> Result<Choice<'a>> {
     let host = named_host(wanted.host)?;
     let own = host.as_ref().unwrap_or(&config.host).escaped();
     let mut backups = scan(stores, Some(&own), cx)?;
     let mut units = UnitNames::new(config);
-    let mut is_wanted = |backup: &Backup| names.matches_unit(&units.of_backup(backup, stores, cx));
+    let mut is_wanted = |backup: &Backup| is_meant(&units.of_backup(backup, stores, cx));
     if host.is_none() && !backups.iter().any(&mut is_wanted) {
         backups = scan(stores, None, cx)?;
     }
@@ -84,7 +107,7 @@ pub(super) fn choose<'a>(
     if backups.is_empty() {
         return Err(nothing_found(config, stores, wanted, cx));
     }
-    pick(config, stores, backups, wanted.at, cx)
+    pick(config, stores, backups, wanted.at, again, cx)
 }
 
 fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<Vec<Backup>> {
@@ -119,7 +142,14 @@ fn nothing_found(config: &Config, stores: &[Store<'_>], wanted: &Wanted<'_>, cx:
 
 /// Finds the backup that is meant. What turns out not to be whole drops out, and is told; what is
 /// unknown stops, as it may be the one that is wanted.
-fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, when: &When, cx: &Context) -> Result<Choice<'a>> {
+fn pick<'a>(
+    config: &Config,
+    stores: &'a [Store<'a>],
+    mut backups: Vec<Backup>,
+    when: &When,
+    again: bool,
+    cx: &Context,
+) -> Result<Choice<'a>> {
     let mut warnings: Vec<String> = Vec::new();
     let mut newest_damage = None;
     backups.retain(|backup| backup.copies.iter().any(|copy| copy.entry.has_manifest));
@@ -130,7 +160,7 @@ fn pick<'a>(config: &Config, stores: &'a [Store<'a>], mut backups: Vec<Backup>, 
             // Where none is left, the damage is the news, not that nothing matches.
             Err(error) => return Err(newest_damage.unwrap_or(error)),
         };
-        match first_whole(stores, &chosen, when, &mut warnings, cx) {
+        match first_whole(stores, &chosen, when, again, &mut warnings, cx) {
             Ok((store, entry, manifest)) => {
                 let unit = manifest.unit.clone();
                 for text in &warnings {
@@ -155,6 +185,7 @@ fn first_whole<'a>(
     stores: &'a [Store<'a>],
     backup: &Backup,
     when: &When,
+    again: bool,
     warnings: &mut Vec<String>,
     cx: &Context,
 ) -> Result<(&'a Store<'a>, Entry, Box<Manifest>)> {
@@ -164,6 +195,7 @@ fn first_whole<'a>(
         match catalog::look(store.storage.as_ref(), &copy.entry, cx).unwrap_or_else(Seen::Unknown) {
             Seen::Whole(manifest) => return Ok((store, copy.entry.clone(), manifest)),
             Seen::Suspicious(manifest) if when.is_id() => return Ok((store, copy.entry.clone(), manifest)),
+            Seen::Damaged(manifest, _) if again && when.is_id() => return Ok((store, copy.entry.clone(), manifest)),
             other => {
                 let error = not_whole(other).storage(store.name()).step("read");
                 warnings.push(format!("{} in {} is passed over: {}", backup.stem.id, store.name(), error.cause()));

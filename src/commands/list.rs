@@ -1,6 +1,10 @@
 //! `list`: what the storages hold, one row a backup, newest last; with `--verify` every byte is read
 //! again, with `--max-age` and `--stats` it answers a monitor's and an operator's question.
 
+mod proofs;
+mod reread;
+mod tables;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,13 +14,11 @@ use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
 use crate::catalog::{self, Entry, Seen, Survey};
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
-use crate::commands::verify::{self, Verdict};
-use crate::commands::{Found, is_interrupted, named_host, notice};
+use crate::commands::{Found, named_host};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::names::{Escaped, HostName, ObjectName, RunId, UnitName};
-use crate::observe::Event;
 use crate::outcome::{Items, ListItem, Problem, Severity, State, StatsItem};
 use crate::plan::Names;
 use crate::storage::Leftover;
@@ -68,7 +70,11 @@ struct Listing<'a> {
 
 /// Lists what is selected.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
-    let nothing = || if options.stats { Items::Stats(Vec::new()) } else { Items::Rows(Vec::new()) };
+    let nothing = || match options {
+        Options { tables: true, .. } => Items::Tables(Vec::new()),
+        Options { stats: true, .. } => Items::Stats(Vec::new()),
+        _ => Items::Rows(Vec::new()),
+    };
     let host = named_host(options.host.as_deref()).map(|host| host.unwrap_or_else(|| config.host.clone()));
     let opened = host.and_then(|host| Ok((host, stores::open_named(config, &options.storages)?)));
     let (host, stores) = match opened {
@@ -110,6 +116,10 @@ impl Listing<'_> {
             return Err(lost.unwrap_or_else(none));
         }
         self.judge_ages(&names, &rows);
+        self.judge_proofs(&names, &rows);
+        if self.options.tables {
+            return Ok(Items::Tables(self.tables(&rows, &units)?));
+        }
         if self.options.stats {
             return Ok(Items::Stats(self.stats(&rows)));
         }
@@ -180,8 +190,10 @@ impl Listing<'_> {
 
     /// The rows of one unit: looked at, and verified where that was asked for.
     fn rows_of<'a>(&mut self, unit: &UnitName, backups: &[&'a Backup]) -> Result<Vec<Row<'a>>> {
-        let see_all = self.options.stats || self.options.verify || self.options.max_age.is_some() || self.options.at.is_some();
-        let limit = self.options.limit.filter(|_| !see_all).unwrap_or(usize::MAX);
+        let Options { stats, verify, tables, max_age, max_unproven, at, .. } = self.options;
+        let see_all = *stats || *verify || max_age.is_some() || max_unproven.is_some() || at.is_some();
+        let limit = if *tables { Some(tables::NEEDED) } else { self.options.limit };
+        let limit = limit.filter(|_| !see_all).unwrap_or(usize::MAX);
         let is_listed = |backup: &&&Backup| self.options.all || is_committed(backup);
         let mut rows = Vec::new();
         let mut shown = 0;
@@ -192,7 +204,7 @@ impl Listing<'_> {
                 break;
             }
             let row = Row { backup, unit: unit.clone(), copies: self.look(backup), verified: None };
-            shown += usize::from(self.is_shown(&row));
+            shown += usize::from(if *tables { self.counts(&row) } else { self.is_shown(&row) });
             rows.push(row);
         }
         rows.reverse();
@@ -247,61 +259,6 @@ impl Listing<'_> {
 
     fn store(&self, name: &str) -> Option<&Store<'_>> {
         stores::named(&self.stores, name)
-    }
-
-    /// Reads every copy that has a manifest again. What was found bad before may be found good now.
-    fn verify(&mut self, row: &mut Row<'_>) {
-        for (copy, seen) in &mut row.copies {
-            let manifest = match seen {
-                Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _) => manifest.clone(),
-                Seen::Incomplete { .. } | Seen::Unknown(_) => continue,
-            };
-            let Some(store) = self.store(&copy.storage) else { continue };
-            if is_interrupted(self.cx) {
-                break;
-            }
-            match self.verify_copy(store, copy, &manifest, &row.unit) {
-                Ok(Verdict::Deleted) => {
-                    let cause = format!("{} was deleted in {} while it was read", row.backup.stem.id, copy.storage);
-                    self.problems.push(notice(Some(row.unit.as_str()), cause));
-                    *seen = Seen::Incomplete { modified: None };
-                }
-                Ok(Verdict::Proven(at)) => {
-                    row.verified = row.verified.max(Some(at));
-                    // The bytes are as they were written; what tripped a guard stays suspicious.
-                    if !matches!(seen, Seen::Suspicious(_)) {
-                        *seen = Seen::Whole(manifest);
-                    }
-                }
-                // Nothing is wrong with the backup; the next look will ask for a proof again.
-                Ok(Verdict::NotKept(error)) => {
-                    self.problems.push(Problem::of(&error.target(&row.unit), Severity::Partial));
-                    *seen = Seen::Whole(manifest);
-                }
-                Err(error) => {
-                    let error = error.target(&row.unit);
-                    self.problems.push(Problem::of(&error, Severity::Failure));
-                    if error.kind() == Kind::Damaged {
-                        *seen = Seen::Damaged(manifest, error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads one copy again, and tells how it goes.
-    fn verify_copy(&self, store: &Store<'_>, copy: &Copy, manifest: &Manifest, unit: &UnitName) -> Result<Verdict> {
-        let expected_bytes = Some(manifest.content.bytes);
-        self.cx.observer.event(Event::UnitStarted { unit: unit.clone(), action: "verify", expected_bytes });
-        let result = verify::verify(store, &copy.entry, manifest, unit, self.cx);
-        let said = match &result {
-            Ok(Verdict::Proven(_) | Verdict::NotKept(_)) => "every byte is as it was written",
-            Ok(Verdict::Deleted) => "deleted while it was read",
-            Err(_) => "NOT PROVEN",
-        };
-        let summary = format!("{} in {}: {said}", copy.entry.stem.id, copy.storage);
-        self.cx.observer.event(Event::UnitFinished { unit: unit.clone(), ok: result.is_ok(), summary });
-        result
     }
 
     /// Damage is told with its file's name, also that of a row which is not shown; `--verify` has
@@ -401,10 +358,7 @@ impl Row<'_> {
     }
 
     fn manifest(&self) -> Option<&Manifest> {
-        self.copies.iter().find_map(|(_, seen)| match seen {
-            Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _) => Some(manifest.as_ref()),
-            Seen::Incomplete { .. } | Seen::Unknown(_) => None,
-        })
+        self.copies.iter().find_map(|(_, seen)| seen.manifest())
     }
 }
 

@@ -65,9 +65,7 @@ pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit
     {
         return read.map(|_| Verdict::Deleted);
     }
-    // Its manifest goes first. A verdict beside nothing would be an incomplete backup.
-    let still_there = store.storage.stat(&entry.object(Role::Manifest).key(), cx);
-    if still_there.map_err(|error| error.storage(store.name()).step("read"))?.is_none() {
+    if !is_there(store, entry, cx)? {
         return Ok(Verdict::Deleted);
     }
     let bad = match read {
@@ -79,16 +77,28 @@ pub(super) fn verify(store: &Store<'_>, entry: &Entry, manifest: &Manifest, unit
     if bad.is_none() {
         check_inventory(store, entry, manifest, cx)?;
     }
-    let at = RunId::starting(cx.clock.now());
-    let proof = entry.object(Role::Proof { kind: ProofKind::Verify, at, ok: bad.is_none() });
-    let written = store.storage.put_new(&proof.key(), MARK, cx);
-    if let Some(error) = bad {
-        return Err(error);
+    let written = put_verdict(store, entry, ProofKind::Verify, bad.is_none(), cx);
+    match bad {
+        Some(error) => Err(error),
+        None => Ok(written.map_or_else(Verdict::NotKept, Verdict::Proven)),
     }
-    match written {
-        // Two verifications in one second that agree are one.
-        Err(error) if error.kind() != Kind::Exists => Ok(Verdict::NotKept(error.storage(store.name()).step("verdict"))),
-        _ => Ok(Verdict::Proven(at)),
+}
+
+/// Whether a backup was not deleted meanwhile: its manifest goes first. A verdict beside nothing would be an
+/// incomplete backup.
+pub(super) fn is_there(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<bool> {
+    let manifest = store.storage.stat(&entry.object(Role::Manifest).key(), cx);
+    Ok(manifest.map_err(|error| error.storage(store.name()).step("read"))?.is_some())
+}
+
+/// Writes a verdict beside a backup, with the time that it is now. An error means that the storage did not take it.
+pub(super) fn put_verdict(store: &Store<'_>, entry: &Entry, kind: ProofKind, ok: bool, cx: &Context) -> Result<RunId> {
+    let at = RunId::starting(cx.clock.now());
+    let proof = entry.object(Role::Proof { kind, at, ok });
+    match store.storage.put_new(&proof.key(), MARK, cx) {
+        // Two in one second that agree are one.
+        Err(error) if error.kind() != Kind::Exists => Err(error.storage(store.name()).step("verdict")),
+        _ => Ok(at),
     }
 }
 

@@ -2,6 +2,10 @@
 //! configuration or every mistake. It connects to nothing and changes nothing.
 
 mod common;
+mod databases;
+mod drills;
+mod dump;
+mod extra_args;
 mod postgres;
 mod secrets;
 mod storages;

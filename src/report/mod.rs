@@ -2,11 +2,13 @@
 //! nothing here decides what happened, and no other module prints.
 
 mod console;
+mod drills;
 mod json;
 mod log;
 mod progress;
 mod stream;
 mod table;
+mod tables;
 mod text;
 mod usage;
 
@@ -23,7 +25,9 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{Clock, Env};
 use crate::names::RunId;
 use crate::observe::Observer;
-use crate::outcome::{Items, Outcome, Problem, PruneDecision, PruneItem, RestoreStatus, Severity, UnitStatus, Verdict};
+use crate::outcome::{
+    DrillStatus, Items, Outcome, Problem, PruneDecision, PruneItem, RestoreStatus, Severity, UnitStatus, Verdict,
+};
 use console::Console;
 use log::{Levels, LogFile};
 use progress::Speaker;
@@ -178,7 +182,14 @@ impl Reporter {
                 }
             }
             Items::Pruned(entries) if !self.options.dry_run => self.pruned(entries),
-            Items::Drills(_) => {}
+            Items::Drills(units) => {
+                for unit in units {
+                    if unit.status != DrillStatus::Planned && !self.speaker.was_finished(&unit.unit) {
+                        self.speaker.say(Some(&unit.unit), &drills::drilled(unit));
+                    }
+                    warn(&unit.unit, &unit.warnings);
+                }
+            }
             Items::Pruned(_) | Items::Rows(_) | Items::Stats(_) | Items::Tables(_) | Items::Checks(_) | Items::Text(_) => {}
         }
         let told = |problem: &Problem| problem.kind == Kind::Interrupted;

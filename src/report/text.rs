@@ -6,7 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+use super::drills;
 use super::table::{Paint, Table, paint, prose, visible};
+use super::tables::tables;
 use crate::outcome::{
     BackupItem, CheckItem, Items, ListItem, Outcome, Problem, PruneDecision, PruneItem, RestoreItem, RestoreStatus, Severity,
     State, StatsItem, UnitStatus,
@@ -41,7 +43,8 @@ pub(super) fn results(outcome: &Outcome, look: &Look) -> String {
         }
         Items::Pruned(entries) if look.dry_run => decisions(entries, look) + &summary_of_plan(entries),
         Items::Pruned(_) => String::new(),
-        Items::Drills(_) | Items::Tables(_) => String::new(),
+        Items::Drills(units) => drills::plan(units),
+        Items::Tables(units) => tables(units, look),
     }
 }
 
@@ -58,11 +61,11 @@ pub(super) fn age(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     if seconds < 0 { format!("in {shown}") } else { shown }
 }
 
-fn plain(text: impl Into<String>) -> (String, Option<Paint>) {
+pub(super) fn plain(text: impl Into<String>) -> (String, Option<Paint>) {
     (text.into(), None)
 }
 
-fn bytes(bytes: Option<u64>) -> (String, Option<Paint>) {
+pub(super) fn bytes(bytes: Option<u64>) -> (String, Option<Paint>) {
     plain(bytes.map(show_bytes).unwrap_or_default())
 }
 
@@ -244,6 +247,7 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
             };
             Some(format!("backup: {}, {} in {took}{deleted}", counts(units), show_bytes(bytes)))
         }
+        Items::Drills(units) => drills::summary(units, &took),
         Items::Pruned(entries) if entries.is_empty() && !outcome.problems.is_empty() => None,
         Items::Pruned(entries)
             if !dry_run && !entries.iter().any(|entry| matches!(entry.decision, PruneDecision::Pin | PruneDecision::Unpin)) =>
@@ -267,6 +271,7 @@ pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> Option<String> {
         }
         Items::Rows(rows) if rows.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
         Items::Stats(rows) if rows.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
+        Items::Tables(units) if units.is_empty() && outcome.problems.is_empty() => Some("list: no backups found".into()),
         _ => None,
     }
 }

@@ -31,6 +31,7 @@ mod cut;
 mod damage;
 mod disk;
 mod docs;
+mod drill;
 mod invocation;
 mod forge;
 mod hostile;

@@ -53,8 +53,11 @@ const CASES: &[(&str, &str)] = &[
         "types of later versions",
         "version: 1\nstorages: { s: { type: s3, bucket: x } }\ntargets: [ { name: a, type: volume, path: /srv } ]\n",
     ),
-    ("keys of later versions", "%    databases: [a, b]\n    globals: true\n    checks: []\n    drill: {}\n    container: db\n"),
-    ("a format of a later version", "%    format: custom\n"),
+    (
+        "keys of later versions",
+        "%    container: db\n    compose: db\n    engine: x\n    lock_wait_timeout: 5s\n    stop: []\n    pause: []\n",
+    ),
+    ("a format of a later version", "%    format: directory\n"),
     ("an unknown format", "%    format: plian\n"),
     (
         "names that can't be used",
@@ -113,6 +116,42 @@ const CASES: &[(&str, &str)] = &[
         "@targets: [ { name: a, type: postgres, uri: 'mysql://u:hunter2@h/d' }, { name: b, type: postgres, uri: '${SECRET}' } ]\n",
     ),
     ("no database", "@targets: [ { name: a, type: postgres }, { name: b, type: postgres, uri: postgresql://h/ } ]\n"),
+    (
+        "databases given twice over",
+        "%    databases: [a]\n  - { name: b, type: postgres, uri: postgresql://h/d, databases: all }\n  - { name: c, type: postgres, uri: 'postgresql://h/?dbname=d', databases: [a] }\n",
+    ),
+    (
+        "databases that can't be",
+        "@targets:\n  - { name: a, type: postgres, databases: [] }\n  - { name: b, type: postgres, databases: shop }\n  - { name: c, type: postgres, databases: [a, b, a] }\n  - { name: d, type: postgres, databases: { a: b } }\n  - { name: e, type: postgres, databases: ['', 'x', ] }\n  - { name: f, type: postgres, databases: ALL }\n  - { name: g, type: postgres, databases: [ \"a\\0b\", [x] ] }\n  - { name: h, type: postgres, databases: [ häääääääääääääääääääääääääääääääh ] }\n  - { name: i, type: postgres, database: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx }\n  - { name: j, type: postgres, databases: }\n",
+    ),
+    (
+        "databases left out",
+        "@targets:\n  - { name: a, type: postgres, databases: [x], exclude_databases: [y] }\n  - { name: b, type: postgres, database: x, exclude_databases: [y] }\n  - { name: c, type: postgres, databases: all, exclude_databases: ['a[', '{b', x, x] }\n  - { name: d, type: postgres, databases: all, exclude_databases: [] }\n  - { name: e, type: postgres, databases: all, exclude_databases: x }\n",
+    ),
+    (
+        "globals and jobs",
+        "%    globals: some\n    format: custom\n    jobs: 0\n  - { name: b, type: postgres, database: b, jobs: 2 }\n  - { name: c, type: postgres, database: c, format: custom, jobs: 65 }\n",
+    ),
+    (
+        "filters",
+        "%    schemas: app\n    exclude_schemas: []\n    exclude_tables: ['']\n    exclude_table_data: [a, a]\n    schema_only: x\n    no_owner: 1\n    no_privileges: [true]\n    exclude_table: [x]\n",
+    ),
+    (
+        "schemas beside tables",
+        "%    schemas: [a]\n    exclude_schemas: [b]\n    tables: [a.b]\n  - { name: b, type: postgres, database: b, schemas: [a], extra_args: ['--table-and-children=x'] }\n",
+    ),
+    (
+        "extra_args",
+        "%    extra_args: [--clean, -Fc, '--jobs 4', -j, '4', '--ins', '${SECRET}', --no-comments]\n  - { name: b, type: postgres, database: b, extra_args: --create }\n  - { name: c, type: postgres, database: c, format: custom, extra_args: [--no-tablespaces] }\n  - { name: d, type: postgres, database: d, extra_args: [] }\n",
+    ),
+    (
+        "checks",
+        "%    checks:\n      - { name: a, sql: select 1 }\n      - { name: a, sql: select 2, expect: [1] }\n      - { sql: '' }\n      - { name: b }\n      - select 1\n      - { name: c, sql: select 1, expected: 1, databases: [] }\n      - { name: d, sql: select 1, expect: null, databases: [other, 'a[', 'ap*'] }\n  - { name: b, type: postgres, databases: [x, y], checks: [ { name: a, sql: select 1, databases: [x, 'z*'] } ] }\n  - { name: c, type: postgres, databases: all, checks: [] }\n",
+    ),
+    (
+        "drills",
+        "%    drill: { cluster: tmp }\n  - { name: b, type: postgres, database: b, drill: { server: other } }\n  - { name: c, type: postgres, database: c, drill: { cluster: temporary, server: same } }\n  - { name: d, type: postgres, database: d, drill: { server: same, port: 5433 } }\n  - { name: e, type: postgres, database: e, drill: { port: 5433, sslmode: on, allow_outbound: x } }\n  - { name: f, type: postgres, database: f, drill: temporary }\n  - { name: g, type: postgres, database: g, drill: { host: h, databse: x, uri: x } }\n",
+    ),
     ("a scalar for a list of a common kind", "%defaults: { storages: local, timeout: soon }\n"),
     ("an unknown sslmode", "%    sslmode: verify_full\n"),
     (

@@ -1,38 +1,16 @@
-//! A target of type postgres: which database, and the way to it.
+//! A target of type postgres: its keys, and the way to its server.
 
-use crate::config::model::{Databases, Drill, DumpFilter, Format, Postgres};
+use crate::config::model::Postgres;
 use crate::config::node::Node;
 use crate::config::secret::{Secret, SecretFrom};
 use crate::config::walk::{Fields, Walk};
 
-use super::{optional, secrets};
+use super::{databases, drills, dump, optional, secrets};
 
 /// The libpq documentation, "SSL Mode Descriptions".
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 /// Keys that later versions will know.
-const LATER: [&str; 21] = [
-    "databases",
-    "exclude_databases",
-    "globals",
-    "checks",
-    "drill",
-    "container",
-    "compose",
-    "engine",
-    "schemas",
-    "exclude_schemas",
-    "tables",
-    "exclude_tables",
-    "exclude_table_data",
-    "schema_only",
-    "no_owner",
-    "no_privileges",
-    "extra_args",
-    "jobs",
-    "lock_wait_timeout",
-    "stop",
-    "pause",
-];
+const LATER: [&str; 6] = ["container", "compose", "engine", "lock_wait_timeout", "stop", "pause"];
 
 /// The keys of a PostgreSQL target.
 pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
@@ -40,22 +18,20 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let text = |key, what: &str| optional(beside(walk, fields.get(key), uri), |node| walk.text(node, what));
     let host = text("host", "a host name, an address, or a socket's directory");
     let user = text("user", "a role's name");
-    let port = beside(walk, fields.get("port"), uri);
-    let port = optional(port, |node| walk.number(node, "a port", 1..=65535).and_then(|port| u16::try_from(port).ok()));
+    let port = optional(beside(walk, fields.get("port"), uri), |node| self::port(walk, node));
     let password = beside(walk, fields.get("password"), uri);
     let password = optional(password, |node| secrets::read(walk, node, "a password", |own| !own.is_empty()));
-    let sslmode = beside(walk, fields.get("sslmode"), uri);
-    let sslmode = optional(sslmode, |node| walk.word(node, "an sslmode", &SSL_MODES, &[]).map(str::to_owned));
+    let sslmode = optional(beside(walk, fields.get("sslmode"), uri), |node| self::sslmode(walk, node));
     let uri = optional(uri, |node| address(walk, node));
-    let database = optional(fields.get("database"), |node| walk.text(node, "a database's name"));
-    let format =
-        fields.get("format").map_or(Some("plain"), |node| walk.word(node, "a format", &["plain"], &["custom", "directory"]));
+    let databases = databases::read(walk, fields, uri.as_ref().map(Option::as_ref));
+    let globals = fields.get("globals").map_or(Some(false), |node| walk.boolean(node));
+    let format = dump::format(walk, fields);
+    let jobs = dump::jobs(walk, fields, format);
+    let filter = dump::filter(walk, fields, format);
     let client_bin = optional(fields.get("client_bin"), |node| walk.path(node, "a directory of pg_dump and psql"));
+    let checks = drills::checks(walk, fields, databases.as_ref());
+    let drill = drills::drill(walk, fields);
     fields.later(&LATER);
-    if let Some(uri) = &uri {
-        one_database(walk, fields, uri.as_ref());
-    }
-    format?;
     Some(Postgres {
         host: host?,
         port: port?,
@@ -63,15 +39,23 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         password: password?,
         sslmode: sslmode?,
         uri: uri?,
-        databases: Databases::One(database?),
-        globals: false,
-        format: Format::Plain,
-        filter: DumpFilter::default(),
+        databases: databases?,
+        globals: globals?,
+        format: format?,
+        filter: filter?,
         client_bin: client_bin?,
-        jobs: None,
-        checks: Vec::new(),
-        drill: Drill::default(),
+        jobs: jobs?,
+        checks: checks?,
+        drill: drill?,
     })
+}
+
+pub(super) fn port(walk: &Walk<'_>, node: &Node) -> Option<u16> {
+    walk.number(node, "a port", 1..=65535).and_then(|port| u16::try_from(port).ok())
+}
+
+pub(super) fn sslmode(walk: &Walk<'_>, node: &Node) -> Option<String> {
+    walk.word(node, "an sslmode", &SSL_MODES, &[]).map(str::to_owned)
 }
 
 /// The node, which must not stand beside a `uri`.
@@ -101,7 +85,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// What is behind `://`, apart: user and hosts, database, parameters.
-fn parts(uri: &str) -> (&str, &str, &str) {
+pub(super) fn parts(uri: &str) -> (&str, &str, &str) {
     let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
     let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -113,32 +97,4 @@ fn holds_password(uri: &str) -> bool {
     let in_user =
         authority.rsplit_once('@').is_some_and(|(user, _)| user.split_once(':').is_some_and(|(_, word)| !word.is_empty()));
     in_user || parameters.split('&').any(|parameter| parameter.starts_with("password="))
-}
-
-/// The database must be known from one place, and from one alone.
-fn one_database(walk: &Walk<'_>, fields: &Fields<'_>, uri: Option<&Secret>) {
-    let in_uri = match uri.map(|uri| &uri.from) {
-        Some(SecretFrom::Value(value)) => {
-            let (_, database, parameters) = parts(value);
-            let named = |parameter: &str| parameter.starts_with("dbname=") || parameter.starts_with("service=");
-            Some(!database.is_empty() || parameters.split('&').any(named))
-        }
-        // Read only when it is needed.
-        Some(SecretFrom::File(_) | SecretFrom::Command(_)) => None,
-        None => Some(false),
-    };
-    match (fields.get("database"), in_uri) {
-        (Some(node), Some(true)) => {
-            walk.wrong(node, "given together with a `uri` that names a database", Some("leave one of them out".into()));
-        }
-        (None, Some(false)) => {
-            let set = |name| walk.env().get_os(name).is_some_and(|value| !value.is_empty());
-            let later = ["databases", "container", "compose"].iter().any(|key| fields.get(key).is_some());
-            if !later && !set("PGDATABASE") && !set("PGSERVICE") {
-                let hint = "write database: NAME, or set PGDATABASE or PGSERVICE";
-                walk.wrong(fields.node, "it names no database", Some(hint.into()));
-            }
-        }
-        _ => {}
-    }
 }

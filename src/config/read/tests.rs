@@ -3,7 +3,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::model::{Compression, Databases, Format, Policy, Postgres, StorageKind, TargetKind};
+use crate::config::model::{
+    Compression, Databases, Drill, DrillPlace, DumpFilter, Format, Policy, Postgres, StorageKind, TargetKind,
+};
 use crate::config::secret::SecretFrom;
 
 fn facts() -> HostFacts {
@@ -201,6 +203,95 @@ fn an_address_may_bring_the_database_or_leave_it_out() {
     }
 }
 
+fn databases(lines: &str) -> Databases {
+    postgres(&with_target(lines)).databases.clone()
+}
+
+#[test]
+fn one_database_or_several_or_all() {
+    let several = |names: &[&str]| Databases::Several(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(
+        databases("databases: [a, 'dbname=x', 'pöstgresql://x', ..]"),
+        several(&["a", "dbname=x", "pöstgresql://x", ".."])
+    );
+    // A database of that name.
+    assert_eq!(databases("databases: [all]"), several(&["all"]));
+    assert_eq!(databases("databases: all"), Databases::All { exclude: Vec::new() });
+    assert_eq!(
+        databases("databases: all\nexclude_databases: ['t_*', \"a\\\\[b\"]"),
+        Databases::All { exclude: ["t_*", "a\\[b"].map(str::to_owned).into() }
+    );
+    assert_eq!(databases("uri: postgresql://u@h/\ndatabases: all"), Databases::All { exclude: Vec::new() });
+    assert_eq!(databases(&format!("databases: [{}]", "x".repeat(63))), several(&[&"x".repeat(63)]));
+}
+
+#[test]
+fn what_is_dumped_and_how_is_read() {
+    let config = with_target(
+        "database: app
+globals: true
+format: custom
+jobs: 4
+schemas: [app, 'audit_*']
+exclude_schemas: [tmp]
+exclude_tables: [app.\"Odd name\"]
+exclude_table_data: [app.log]
+schema_only: ${OFF}
+no_owner: true
+no_privileges: true
+extra_args: [--no-comments, --lock-wait-timeout=5s]",
+    );
+    let db = postgres(&config);
+    assert_eq!((db.globals, db.format, db.jobs.map(NonZeroU32::get)), (true, Format::Custom, Some(4)));
+    let filter = &db.filter;
+    assert_eq!(
+        (filter.schemas.as_slice(), filter.exclude_schemas.as_slice()),
+        (["app".to_owned(), "audit_*".into()].as_slice(), ["tmp".to_owned()].as_slice())
+    );
+    assert_eq!((filter.exclude_tables[0].as_str(), filter.exclude_table_data[0].as_str()), ("app.\"Odd name\"", "app.log"));
+    assert_eq!((filter.schema_only, filter.no_owner, filter.no_privileges), (false, true, true));
+    assert_eq!(filter.extra_args, ["--no-comments", "--lock-wait-timeout=5s"]);
+    let plain = with_target("database: app\ntables: [a, b.c]");
+    assert_eq!(postgres(&plain).filter, DumpFilter { tables: vec!["a".into(), "b.c".into()], ..DumpFilter::default() });
+}
+
+#[test]
+fn what_a_drill_asks_is_read() {
+    let config = with_target(
+        "databases: [a, b]
+checks:
+  - { name: users, sql: 'select count(*) > 0 from users' }
+  - { name: version, sql: select v from version, expect: 0017, databases: [a, 'b*'] }
+  - { name: none, sql: select 1 where false, expect: '' }
+  - { name: truth, sql: select true, expect: true }",
+    );
+    let checks = config.targets[0].checks();
+    let expected: Vec<_> = checks.iter().map(|check| check.expect.as_deref()).collect();
+    assert_eq!(expected, [None, Some("0017"), Some(""), Some("true")]);
+    assert_eq!((checks[0].name.as_str(), checks[0].sql.as_str()), ("users", "select count(*) > 0 from users"));
+    assert_eq!((checks[0].databases.len(), checks[1].databases.as_slice()), (0, ["a".to_owned(), "b*".into()].as_slice()));
+}
+
+#[test]
+fn the_place_of_a_drill_is_read() {
+    let place = |lines: &str| postgres(&with_target(&format!("database: app\n{lines}"))).drill.clone();
+    for (line, outbound) in
+        [("", false), ("drill: {}", false), ("drill: { cluster: temporary }", false), ("drill: { allow_outbound: true }", true)]
+    {
+        let drill = place(line);
+        assert!(matches!(drill.place, DrillPlace::Temporary) && drill.allow_outbound == outbound, "{line}");
+    }
+    assert!(matches!(
+        place("drill: { server: same, allow_outbound: true }"),
+        Drill { place: DrillPlace::Same, allow_outbound: true }
+    ));
+    let drill = place("drill: { host: h, port: 5433, user: u, password: '${PW}', sslmode: require, client_bin: bin }");
+    let DrillPlace::Server(server) = drill.place else { panic!("{drill:?}") };
+    assert_eq!((server.host.as_deref(), server.port, server.user.as_deref()), (Some("h"), Some(5433), Some("u")));
+    assert_eq!((value(server.password.as_ref()), server.sslmode.as_deref()), (Some("0123"), Some("require")));
+    assert_eq!(server.client_bin.as_deref(), Some(Path::new("/etc/db-backup/bin")));
+}
+
 #[test]
 fn the_database_may_come_from_the_environment() {
     let text = "version: 1\nstorages: { a: { type: local, path: b } }\ntargets: [ { name: x, type: postgres } ]\n";
@@ -280,7 +371,7 @@ fn the_file_is_found_in_the_documented_order() {
 }
 
 /// Pieces of good configurations, so that random texts get further than the first character.
-const PIECES: &str = "(version: 1\n|storages:\n|targets:\n|  - |    |  |name: |type: |postgres\n|local\n|a: |\\{|\\}|\\[|\\]|, |<<: |&a |\\*a |\\$\\{|:-|'|\"|uri: |password: |port: |schedule: |@|0|1e5|~|#|\n|x){0,40}";
+const PIECES: &str = "(version: 1\n|storages:\n|targets:\n|  - |    |  |name: |type: |postgres\n|local\n|a: |\\{|\\}|\\[|\\]|, |<<: |&a |\\*a |\\$\\{|:-|'|\"|uri: |password: |port: |schedule: |databases: |exclude_databases: |extra_args: |checks: |drill: |tables: |server: |name: |sql: |all\n|--no-|@|0|1e5|~|#|\n|x){0,40}";
 
 proptest! {
     #[test]
@@ -299,7 +390,7 @@ proptest! {
     #[test]
     fn no_value_panics_the_reader(value in "\\PC{0,30}|[*/0-9A-Z@,# L+?-]{0,20}") {
         let quoted = format!("{value:?}");
-        for key in ["schedule", "uri", "port", "password", "timeout", "name", "enabled", "format"] {
+        for key in ["schedule", "uri", "port", "password", "timeout", "name", "enabled", "format", "databases", "jobs"] {
             let text = format!("version: 1\nstorages: {{ a: {{ type: local, path: b }} }}\ntargets: [ {{ type: postgres, {key}: {quoted} }} ]");
             let _ = read(&text, Path::new("/c.yml"), &env(), &facts());
         }

@@ -7,7 +7,8 @@ use super::census::Census;
 use super::client::{Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
-use crate::config::model::{self, DumpFilter, Format};
+use super::options;
+use crate::config::model::{self, Format};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
@@ -39,11 +40,12 @@ impl DumpCapture {
         warnings: Vec<String>,
         cx: &Context,
     ) -> Result<Self> {
-        if config.format != Format::Plain || config.filter != DumpFilter::default() {
+        if config.format != Format::Plain {
             return Err(Error::new(Kind::Internal, "not yet"));
         }
         let quote_all = facts.quote_all.then_some("--quote-all-identifiers");
         let program = Program::new(&pg_dump.path).args(["--format=plain", "--no-password"]).args(quote_all);
+        let program = program.args(options::arguments(&config.filter));
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
         // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
         let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());

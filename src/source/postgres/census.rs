@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::lexer::{Lexer, Token, Visitor};
-use crate::source::{Inventory, TableCount};
+use super::statement::Datum;
+use crate::source::{Inventory, LargeObjects, SequenceState, TableCount};
 
 /// The line `\.` that ends a COPY block.
 const ROWS_END_BYTES: u64 = 3;
@@ -20,9 +21,11 @@ pub(super) struct Census {
 #[derive(Default)]
 struct Tally {
     tables: Vec<TableCount>,
-    /// Where a table stands in `tables`: one that is loaded in several blocks adds up.
-    places: HashMap<(String, String), usize>,
+    /// Where a table stands in `tables`, by its name as the dump has it: one that is loaded in several blocks adds up.
+    places: HashMap<Vec<u8>, usize>,
     current: Option<usize>,
+    sequences: Vec<SequenceState>,
+    large_objects: LargeObjects,
 }
 
 impl Census {
@@ -38,7 +41,8 @@ impl Census {
 
     /// What was counted.
     pub(super) fn inventory(self) -> Inventory {
-        Inventory { schema: 1, tables: self.tally.tables, ..Inventory::default() }
+        let Tally { tables, sequences, large_objects, .. } = self.tally;
+        Inventory { schema: 1, tables, sequences: Some(sequences), large_objects: Some(large_objects), roles: None }
     }
 }
 
@@ -48,7 +52,8 @@ impl Visitor for Tally {
     fn token(&mut self, token: Token<'_>) -> Result<(), Infallible> {
         match token {
             Token::End(statement) => {
-                self.current = statement.copy_table().map(|table| self.place_of(split_name(table)));
+                self.current = statement.copy_table().map(|table| self.place_of(table));
+                statement.datum().into_iter().for_each(|datum| self.add(datum));
             }
             Token::Rows(bytes, lines) => {
                 if let Some(table) = self.current.and_then(|at| self.tables.get_mut(at)) {
@@ -69,12 +74,25 @@ impl Visitor for Tally {
 }
 
 impl Tally {
-    fn place_of(&mut self, (schema, name): (String, String)) -> usize {
-        let tables = &mut self.tables;
-        *self.places.entry((schema.clone(), name.clone())).or_insert_with(|| {
-            tables.push(TableCount { schema, name, rows: 0, bytes: 0 });
-            tables.len() - 1
-        })
+    fn place_of(&mut self, table: &[u8]) -> usize {
+        if let Some(at) = self.places.get(table) {
+            return *at;
+        }
+        let (schema, name) = split_name(table);
+        self.tables.push(TableCount { schema, name, rows: 0, bytes: 0 });
+        self.places.insert(table.to_vec(), self.tables.len() - 1);
+        self.tables.len() - 1
+    }
+
+    fn add(&mut self, datum: Datum) {
+        match datum {
+            Datum::Sequence(sequence, last_value, is_called) => {
+                let (schema, name) = split_name(&sequence);
+                self.sequences.push(SequenceState { schema, name, last_value, is_called });
+            }
+            Datum::LargeObject => self.large_objects.count += 1,
+            Datum::LargeObjectBytes(bytes) => self.large_objects.bytes += bytes,
+        }
     }
 }
 
@@ -118,15 +136,32 @@ CREATE FUNCTION public.f() RETURNS text LANGUAGE plpgsql AS $_$
 begin -- it's
   return 'COPY public.no FROM stdin;
 \.
-'; end; $_$;
+'; perform pg_catalog.setval('public.no', 1, true);
+SELECT pg_catalog.setval('public.no', 1, true);
+SELECT pg_catalog.lo_create('1');
+end; $_$;
+CREATE FUNCTION public.g() RETURNS bigint LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT setval('public.no'::regclass, (1)::bigint, true) AS setval;
+ SELECT lo_create((1)::oid) AS lo_create;
+END;
+/* SELECT pg_catalog.lo_create('1');
+SELECT pg_catalog.setval('public.no', 1, true); */
+-- SELECT pg_catalog.setval('public.no', 1, true);
 /* COPY public.no FROM stdin; /* nested */ ' */
 COMMENT ON TABLE public.a IS 'it''s; COPY public.no FROM stdin;
 \';
+COMMENT ON TABLE public.a IS '
+SELECT pg_catalog.setval(''public.no'', 1, true);
+SELECT pg_catalog.lo_create(''1'');
+SELECT pg_catalog.lowrite(0, ''\x00'');';
 COMMENT ON TABLE public.a IS E'it\'s; COPY public.no FROM stdin;
 ';
 COPY public.a (id, "from stdin") FROM stdin;
 1	COPY public.no FROM stdin;
 2	\\.
+SELECT pg_catalog.setval('public.no', 1, true);
+SELECT pg_catalog.lo_create('1');
 3	$$ ' -- PostgreSQL database dump complete
 \.
 
@@ -137,6 +172,17 @@ COPY "My ""odd"" schema"."ta.b(le" (id) FROM stdin;
 COPY public.a (id) FROM stdin;
 4	x
 \.
+
+SELECT pg_catalog.lo_create('16385');
+SELECT pg_catalog.lo_create('16386');
+SELECT pg_catalog.setval('public.a_id_seq', 4, true);
+SELECT pg_catalog.setval('"we''''ird \ "".s"."a""b''c'', 1, true); --"', -9223372036854775808, false);
+BEGIN;
+SELECT pg_catalog.lo_open('16385', 131072);
+SELECT pg_catalog.lowrite(0, '\x00ff10');
+SELECT pg_catalog.lowrite(0, '\x01');
+SELECT pg_catalog.lo_close(0);
+COMMIT;
 
 --
 -- PostgreSQL database dump complete
@@ -157,7 +203,49 @@ COPY public.a (id) FROM stdin;
         assert!(census.is_complete());
         let inventory = census.inventory();
         let tables: Vec<_> = inventory.tables.iter().map(count).collect();
-        assert_eq!(tables, [("public", "a", 4, 29 + 6 + 44 + 4), ("My \"odd\" schema", "ta.b(le", 0, 0)]);
+        assert_eq!(tables, [("public", "a", 6, 29 + 6 + 48 + 34 + 44 + 4), ("My \"odd\" schema", "ta.b(le", 0, 0)]);
+    }
+
+    fn states(inventory: &Inventory) -> Vec<(&str, &str, i64, bool)> {
+        let sequences = inventory.sequences.as_ref().unwrap().iter();
+        sequences.map(|state| (state.schema.as_str(), state.name.as_str(), state.last_value, state.is_called)).collect()
+    }
+
+    #[test]
+    fn sequences_and_large_objects_are_those_that_the_dump_sets() {
+        let mut census = Census::default();
+        census.feed(DUMP.as_bytes());
+        let inventory = census.inventory();
+        let weird = ("we''ird \\ \".s", "a\"b'c', 1, true); --", i64::MIN, false);
+        assert_eq!(states(&inventory), [("public", "a_id_seq", 4, true), weird]);
+        assert_eq!(inventory.large_objects, Some(LargeObjects { count: 2, bytes: 4 }));
+    }
+
+    #[test]
+    fn strings_with_escapes_are_read_as_the_dump_sets_them() {
+        let mut census = Census::default();
+        census.feed(
+            br#"SET standard_conforming_strings = off;
+            SELECT pg_catalog.setval('public."a\\b''c"', 7, false);
+            SELECT pg_catalog.lowrite(0, '\\x00ff');"#,
+        );
+        let inventory = census.inventory();
+        assert_eq!(states(&inventory), [("public", "a\\b'c", 7, false)]);
+        assert_eq!(inventory.large_objects, Some(LargeObjects { count: 0, bytes: 2 }));
+    }
+
+    #[test]
+    fn a_write_that_is_longer_than_what_is_kept_counts_whole() {
+        let mut census = Census::default();
+        let text = format!("SELECT pg_catalog.lowrite(0, '\\x{}');\n", "00".repeat(1 << 20));
+        text.as_bytes().chunks(4099).for_each(|piece| census.feed(piece));
+        assert_eq!(census.inventory().large_objects, Some(LargeObjects { count: 0, bytes: 1 << 20 }));
+    }
+
+    #[test]
+    fn a_dump_that_holds_nothing_has_counted_nothing() {
+        let inventory = Census::default().inventory();
+        assert_eq!((inventory.sequences, inventory.large_objects), (Some(Vec::new()), Some(LargeObjects::default())));
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn is_owner_change(statement: Statement<'_>) -> bool {
     // Inside a quoted role every quote is doubled; a lone one means that the mark stood in a name.
     let inner = if quoted { &role[1..role.len() - 1] } else { role };
     let inner = String::from_utf8_lossy(inner).replace("\"\"", "");
-    !inner.contains('"') && (quoted || !inner.contains(char::is_whitespace)) && statement.complete
+    !inner.contains('"') && (quoted || !inner.contains(char::is_whitespace)) && statement.is_complete()
 }
 
 /// Objects that belong to the whole server.

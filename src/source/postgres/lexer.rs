@@ -69,7 +69,8 @@ enum State {
 pub(super) struct Lexer {
     state: State,
     head: Vec<u8>,
-    head_complete: bool,
+    /// The statement's whole length so far, of which `head` is the beginning.
+    length: u64,
     bare: Vec<u8>,
     /// The identifier or number that the last bytes are, for `E'...'` and `foo$bar$`.
     word: Vec<u8>,
@@ -108,7 +109,7 @@ impl Default for Lexer {
         Self {
             state: State::Sql,
             head: Vec::new(),
-            head_complete: true,
+            length: 0,
             bare: Vec::new(),
             word: Vec::new(),
             continues: None,
@@ -365,7 +366,7 @@ impl Lexer {
         }
         let room = HEAD - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        self.head_complete &= bytes.len() <= room;
+        self.length += bytes.len() as u64;
     }
 
     fn keep_bare(&mut self, byte: u8) {
@@ -385,10 +386,12 @@ impl Lexer {
 
     /// Takes back the byte that turned out to begin a comment.
     fn unkeep(&mut self) {
-        if self.head_complete {
+        self.length = self.length.saturating_sub(1);
+        if self.length < self.head.len() as u64 {
             self.head.pop();
             if self.head.trim_ascii().is_empty() {
                 self.head.clear();
+                self.length = 0;
             }
         }
         if self.bare.len() < HEAD {
@@ -404,7 +407,7 @@ impl Lexer {
 
     fn end_statement<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), V::Error> {
         let (head, bare) = (std::mem::take(&mut self.head), std::mem::take(&mut self.bare));
-        let statement = Statement { head: &head, bare: &bare, complete: self.head_complete };
+        let statement = Statement { head: &head, bare: &bare, length: self.length, escapes: self.plain_escapes };
         if let Some(on) = statement.conforming_strings() {
             self.plain_escapes = !on;
         }
@@ -417,7 +420,7 @@ impl Lexer {
         (self.head, self.bare) = (head, bare);
         self.head.clear();
         self.bare.clear();
-        self.head_complete = true;
+        self.length = 0;
         self.word.clear();
         self.continues = None;
         self.last = b';';

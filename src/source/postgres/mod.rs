@@ -16,6 +16,7 @@ mod filter;
 mod globals;
 mod lexer;
 mod load;
+mod options;
 mod properties;
 mod replace;
 mod row_end;
@@ -124,14 +125,18 @@ impl Source for Postgres {
         let pg_dump = client::find_pg_dump(self.config.client_bin.as_deref(), &server_version(&facts)?, cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
         let version = pg_dump.version_text().unwrap_or_else(|| "of unknown version".into());
-        let unreadable = facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?;
+        let mut unreadable = facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?;
+        let mut warnings = newer_client(&pg_dump, &facts);
+        if options::leaves_out(&self.config.filter) {
+            warnings.extend(options::doubtful(&std::mem::take(&mut unreadable)));
+        }
         Ok(Probe {
             server_version: Some(facts.short_version()),
             client_version: pg_dump.version_text(),
             estimated_bytes: facts.bytes,
             way: format!("pg_dump {version} over {}{role}, database {}", psql.connection.describe(), facts.database),
             unreadable,
-            warnings: newer_client(&pg_dump, &facts),
+            warnings,
         })
     }
 
