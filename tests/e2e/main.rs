@@ -32,6 +32,7 @@ mod damage;
 mod disk;
 mod docs;
 mod drill;
+mod drill_places;
 mod invocation;
 mod forge;
 mod hostile;

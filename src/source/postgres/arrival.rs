@@ -133,7 +133,8 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         return refuse(
             format!("the receiving server lacks tablespaces that the dump names: {names}"),
             match is_drill {
-                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
+                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`"
+                    .into(),
                 false => "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
             },
         );

@@ -97,7 +97,8 @@ impl Connection {
     /// The way to a server of our own, by its socket alone.
     pub(super) fn to_socket(directory: &Path, port: u16, user: &str, database: &str) -> Self {
         let directory = directory.to_string_lossy().into_owned();
-        let pairs = [("PGHOST", directory), ("PGPORT", port.to_string()), ("PGUSER", user.into()), ("PGDATABASE", database.into())];
+        let pairs =
+            [("PGHOST", directory), ("PGPORT", port.to_string()), ("PGUSER", user.into()), ("PGDATABASE", database.into())];
         Self { variables: pairs.into() }
     }
 

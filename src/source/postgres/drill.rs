@@ -117,10 +117,10 @@ fn server_programs(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Re
 /// Makes a server for the drill alone, and what the dump names on it.
 fn in_temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
     let mut facts = restore_facts(landing.facts)?;
-    let (programs, mut warnings) = server_programs(source, landing, cx)?;
+    let (programs, _) = server_programs(source, landing, cx)?;
     let cluster = Cluster::start(&programs, source.config.client_bin.as_deref(), application_of_restore()?, landing.bytes, cx)?;
     cluster.make_placeholders(&facts)?;
-    warnings.extend(choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?);
+    let warnings = choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?.into_iter().collect();
     let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
     let mut arrival = arrival::examine(cluster.psql().clone(), &name, landing, facts, cx)?;
     arrival.temporary = true;
@@ -168,8 +168,8 @@ fn try_locale(psql: &Psql, facts: &RestoreFacts, server_major: u32, cx: &Context
     psql.run(&sql, "making a database with the dump's locale", cx).map(drop).map_err(|error| error.step("place"))
 }
 
-fn into(arrival: Arrival, place: String, cluster: Option<Cluster>, mut warnings: Vec<String>, cx: &Context) -> Result<Box<dyn Sink>> {
-    warnings.extend(arrival.warnings.iter().cloned());
+/// Loads into it. `warnings` are those that only staging brings: what the look beforehand says is said then.
+fn into(arrival: Arrival, place: String, cluster: Option<Cluster>, warnings: Vec<String>, cx: &Context) -> Result<Box<dyn Sink>> {
     for text in &warnings {
         cx.observer.event(Event::Warning { target: None, text: text.clone() });
     }

@@ -5,10 +5,10 @@ mod hold;
 
 use std::time::{Duration, Instant};
 
+use self::hold::Hold;
 use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier, quote_literal};
 use super::facts::RestoreFacts;
-use self::hold::Hold;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;

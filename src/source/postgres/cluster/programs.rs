@@ -68,7 +68,10 @@ mod tests {
     fn the_dumps_own_version_is_chosen_else_the_next_newer_and_never_an_older() {
         let found = ["18.4", "16.14", "13.2"].map(programs);
         let chosen = |wanted: &str| choose(&found, Version::parse(wanted).as_ref()).map(|programs| programs.version.major);
-        assert_eq!(["13.22", "14.1", "16.1", "17.5", "18.4", "19.0"].map(chosen), [Some(13), Some(16), Some(16), Some(18), Some(18), None]);
+        assert_eq!(
+            ["13.22", "14.1", "16.1", "17.5", "18.4", "19.0"].map(chosen),
+            [Some(13), Some(16), Some(16), Some(18), Some(18), None]
+        );
         assert_eq!(choose(&found, None).unwrap().version.major, 18);
     }
 

@@ -41,7 +41,9 @@ impl Hold {
         match (said, &answer) {
             (Ok(()), b"t\n") => Ok(Some(Self { _session: session })),
             (Ok(()), b"f\n") => Ok(None),
-            (Ok(()), _) => Err(Error::new(Kind::Database, format!("the server's answer about the lock on {name} is not understood"))),
+            (Ok(()), _) => {
+                Err(Error::new(Kind::Database, format!("the server's answer about the lock on {name} is not understood")))
+            }
             (Err(error), _) => Err(not_taken(&mut session, from_io(error, Kind::Child, "taking the scratch database's lock"))),
         }
     }
