@@ -180,13 +180,37 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Our user's number.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Our home directory as `/etc/passwd` has it.
 pub fn home() -> Option<PathBuf> {
-    let user = rustix::process::geteuid().as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let fields =
-        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&user.as_str()))?;
+    let fields = user_with(2, &own_uid().to_string())?;
     fields.get(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+/// The numbers of a user and of its group, as `/etc/passwd` has them.
+pub fn user_ids(name: &str) -> Option<(u32, u32)> {
+    let fields = user_with(0, name)?;
+    Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+}
+
+/// The line of `/etc/passwd` that has this in this field.
+fn user_with(field: usize, value: &str) -> Option<Vec<String>> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let lines = users.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+    lines.into_iter().find(|fields| fields.get(field).is_some_and(|found| found == value))
+}
+
+/// Takes the lock on an open file, if nobody has it: it goes with the file, or with us.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The machine's name, as `uname -n` prints it.
@@ -331,5 +355,7 @@ mod tests {
         assert!(free_bytes(home.path()).unwrap() > 0);
         assert_ne!(random_bytes::<16>().unwrap(), random_bytes::<16>().unwrap());
         assert!(!host_name().is_empty());
+        assert_eq!(user_ids("root"), Some((0, 0)));
+        assert_eq!(user_ids("nobody here"), None);
     }
 }

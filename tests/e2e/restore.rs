@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::forge::{backed_up, databases_of, manifest, target_on};
 use crate::session::Session;
 use crate::support::cluster::{PASSWORD, SUPERUSER};
-use crate::support::{Cluster, Database, SHARED, Test};
+use crate::support::{Cluster, Database, SHARED, Test, eventually};
 
 /// A server whose log has every statement, so that it tells of a database that was there for a moment.
 static LOGGED: LazyLock<Cluster> = LazyLock::new(|| Cluster::start_with(&["log_statement=all", "allow_in_place_tablespaces=on"]));
@@ -221,19 +221,35 @@ fn what_goes_with_an_empty_database_and_what_was_left_behind_is_said() {
     database.psql("CREATE TABLE t (id int)");
     cluster.psql("postgres", "CREATE DATABASE waiting");
     cluster.psql("postgres", "REVOKE CONNECT ON DATABASE waiting FROM public; ALTER DATABASE waiting SET jit = off");
-    // A restore that was killed right after it made its scratch database, and one that was killed later.
+    // A restore that was killed right after it made its scratch database, one that was killed later, one at work.
     cluster.psql("postgres", "CREATE DATABASE unmarked_restoring_0123456789ab");
-    cluster.psql("postgres", "CREATE DATABASE marked");
-    cluster.psql("postgres", "COMMENT ON DATABASE marked IS 'db-backup-tools scratch database, made by a test'");
+    for name in ["marked", "held"] {
+        cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+        cluster.psql("postgres", &format!("COMMENT ON DATABASE {name} IS 'db-backup-tools scratch database, made by a test'"));
+    }
+    let holder = Session::start(&cluster, "postgres", "SELECT pg_advisory_lock(1684169332, hashtext('held'));");
     let test = Test::of(&database);
     test.run(["backup"]).ok();
-    let mut ran = test.run(["restore", "app", "--to-database", "waiting", "--json"]).ok();
+    test.run(["restore", "app", "--to-database", "waiting", "--dry-run"])
+        .ok()
+        .says("\"marked\" is what an interrupted restore left");
+    assert_eq!(databases_of(&cluster, "marked"), ["marked"]);
+    let mut ran = test.run(["restore", "app", "--to-database", "waiting", "--json"]).ok().never_shows("held");
     let warnings = ran.json()["items"][0]["warnings"].as_array().unwrap().clone();
     let warnings: Vec<&str> = warnings.iter().filter_map(|text| text.as_str()).collect();
-    for said in ["jit=off, privileges {", "\"unmarked_restoring_0123456789ab\"", "DROP DATABASE \"marked\";"] {
+    let unmarked = "DROP DATABASE \"unmarked_restoring_0123456789ab\";";
+    for said in ["jit=off, privileges {", unmarked, "\"marked\" is what an interrupted restore left"] {
         assert!(warnings.iter().any(|text| text.contains(said)), "{said}: {warnings:?}");
         ran = ran.says(said);
     }
+    assert_eq!(databases_of(&cluster, "marked"), [""; 0]);
+    assert_eq!(databases_of(&cluster, "unmarked").len(), 1);
+    drop(holder);
+    eventually("its lock is free", || {
+        test.run(["restore", "app", "--to-database", "again", "--dry-run"]).ok().stderr.contains("\"held\" is what")
+    });
+    test.run(["restore", "app", "--to-database", "again"]).ok();
+    assert_eq!(databases_of(&cluster, "held"), [""; 0]);
 }
 
 #[test]

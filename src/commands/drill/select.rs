@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::backups::{self, Backup};
-use crate::catalog::{self, Seen};
 use crate::commands::drill::Options;
+use crate::commands::expected::expected_units;
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{named_host, notice};
 use crate::config::model::{Config, DrillPlace, Target, TargetKind};
@@ -107,27 +107,6 @@ fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(V
         cx.cancel.check()?;
     }
     Ok((backups::merge(listings), lost))
-}
-
-/// The units that a target ought to have; those of `databases: all` as its newest backup found them.
-fn expected_units(target: &Target, held: &Held<'_>, stores: &[Store<'_>], cx: &Context) -> Result<Vec<UnitName>> {
-    if !target.asks_for_units() {
-        return Ok(target.units());
-    }
-    let own = held.iter().filter(|(unit, _)| target.owns(unit)).flat_map(|(_, backups)| backups);
-    let mut newest_first: Vec<&Backup> = own.copied().collect();
-    newest_first.sort_by_key(|backup| std::cmp::Reverse(backup.stem.id));
-    for copy in newest_first.into_iter().flat_map(|backup| &backup.copies) {
-        let Some(store) = stores::named(stores, &copy.storage) else { continue };
-        let seen = catalog::look(store.storage.as_ref(), &copy.entry, cx)?;
-        if let Seen::Whole(manifest) | Seen::Suspicious(manifest) | Seen::Damaged(manifest, _) = seen
-            && let Some(units) = manifest.units_found
-        {
-            let databases = units.into_iter().filter(|unit| unit.database_of(&target.name).is_some());
-            return Ok(databases.chain(target.units()).collect());
-        }
-    }
-    Ok(vec![UnitName::of_target(&target.name)])
 }
 
 /// Where a target's drills restore to, for a person.

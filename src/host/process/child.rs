@@ -100,6 +100,11 @@ impl Child {
         self.group.pid()
     }
 
+    /// Whether it has ended; how, [`Child::wait`] says.
+    pub fn has_ended(&mut self) -> bool {
+        self.finished.is_some() || self.group.has_ended()
+    }
+
     /// Tells it that nothing more comes. To end a child that must not act on a stream that was cut,
     /// [`Child::kill`] it instead.
     pub fn close_stdin(&mut self) {
@@ -119,6 +124,12 @@ impl Child {
             self.pause(Until::Ended)?;
         }
         self.finish()
+    }
+
+    /// The same under another token, which is its own from now on: that of a clean-up.
+    pub fn wait_under(&mut self, cancel: Cancel) -> Result<Finished> {
+        self.cancel = cancel;
+        self.wait()
     }
 
     /// Ends its whole process group: SIGTERM, then after 2 s, or as soon as all have ended, SIGKILL.

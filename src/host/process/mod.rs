@@ -41,6 +41,7 @@ pub struct Program {
     args: Vec<OsString>,
     changes: Vec<Change>,
     directory: Option<PathBuf>,
+    user: Option<(u32, u32)>,
     limit: usize,
 }
 
@@ -53,7 +54,7 @@ enum Change {
 impl Program {
     /// A program by its path; a name without a slash is looked for in the child's `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), args: Vec::new(), changes: Vec::new(), directory: None, limit: OUTPUT_LIMIT }
+        Self { path: path.into(), args: Vec::new(), changes: Vec::new(), directory: None, user: None, limit: OUTPUT_LIMIT }
     }
 
     /// Adds an argument. Never a secret.
@@ -92,6 +93,13 @@ impl Program {
         self
     }
 
+    /// Runs it as this user and group, and as a member of no other group: root's to do.
+    #[must_use]
+    pub fn user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
+        self
+    }
+
     /// How many bytes [`Program::output`] takes; more is an error. 64 MiB when not set.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
@@ -124,6 +132,12 @@ impl Program {
         Ok(Child::writer(self.spawn(stdin.into(), cx)?, self.name(), cx))
     }
 
+    /// Starts it to talk with: to write to its stdin, and to read its stdout. It must say little before it
+    /// is read: what it can't get rid of holds it up.
+    pub fn spawn_session(&self, cx: &Context) -> Result<Child> {
+        Ok(Child::reader(self.spawn(Stdio::piped(), cx)?, self.name(), cx))
+    }
+
     /// Runs it to its end: gives it `input` and takes all of its stdout. An exit that is no success
     /// is no error here: look at [`Output::exit`]. A program that does not read all of its input is
     /// no error either. More output than [`Program::limit`] is one.
@@ -145,6 +159,10 @@ impl Program {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
+        }
+        if let Some((uid, gid)) = self.user {
+            // The standard library takes all other groups from a child whose user root sets.
+            command.uid(uid).gid(gid);
         }
         let mut tries = 0;
         loop {

@@ -294,3 +294,27 @@ fn nothing_starts_once_the_token_is_cancelled() {
     cx.cancel.cancel(Reason::Signal(2));
     assert_eq!(sh("true").spawn_reader(&cx).unwrap_err().kind(), Kind::Interrupted);
 }
+
+#[test]
+fn a_child_of_another_user_is_in_no_group_of_ours() {
+    let cx = Context::for_tests();
+    if !crate::host::files::is_root() {
+        let refused = sh("true").user(0, 0).output(b"", &cx).unwrap_err();
+        assert!(refused.to_string().contains("can't run sh"), "{refused}");
+        return;
+    }
+    let output = sh("id -u; id -G").user(65534, 65533).output(b"", &cx).unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "65534\n65533\n");
+}
+
+#[test]
+fn a_session_answers_and_ends_with_its_input() {
+    let cx = Context::for_tests();
+    let mut child = sh("read -r word; echo got $word; read -r _; exit 7").spawn_session(&cx).unwrap();
+    child.write_all(b"it\n").unwrap();
+    assert_eq!(line(&mut child), "got it");
+    cx.cancel.cancel(Reason::Signal(2));
+    assert_eq!(child.wait().unwrap_err().kind(), Kind::Interrupted);
+    let cancel = crate::host::Cancel::for_clean_up().unwrap();
+    assert_eq!(child.wait_under(cancel).unwrap().exit, Exit::Code(7));
+}

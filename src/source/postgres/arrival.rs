@@ -6,15 +6,22 @@ use std::path::PathBuf;
 use super::client::{Client, Psql, Version, quote_identifier};
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
+use super::scratch::scratch_name;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::source::{Facts, Landing, StageOptions};
+use crate::source::{Destination, Facts, Landing, StageOptions};
 
 /// What a look at the destination decided.
 pub(super) struct Arrival {
     /// On the server's maintenance database.
     pub admin: Psql,
     pub wanted: String,
+    /// Under what name it is loaded.
+    pub scratch: String,
+    /// The server is a drill's own, and goes with it.
+    pub temporary: bool,
+    /// Databases with our mark that nobody is at work in.
+    pub leftovers: Vec<String>,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
     /// The receiving server's major version.
@@ -39,7 +46,8 @@ pub(super) struct Arrival {
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
     let options = facts.options(landing.options);
     let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
-    check_receiver(&receiver, &facts, options)?;
+    let is_drill = *landing.to == Destination::Drill;
+    check_receiver(&receiver, &facts, options, is_drill)?;
     if receiver.exists {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
@@ -47,6 +55,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     let mut warnings: Vec<String> = to.iter().flat_map(|to| remarks_on_versions(&admin, landing.facts, to)).collect();
     warnings.extend(remarks(wanted, &receiver));
     let server_major = to.map_or(0, |version| version.major);
+    let scratch = if is_drill { wanted.to_owned() } else { scratch_name(wanted)? };
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
     let omit = Omit {
         owners: options.no_owner,
@@ -58,6 +67,9 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     Ok(Arrival {
         admin,
         wanted,
+        scratch,
+        temporary: false,
+        leftovers: receiver.leftovers,
         replaces_empty: receiver.exists,
         server_major,
         owner,
@@ -90,12 +102,19 @@ fn remarks(wanted: &str, receiver: &Receiver) -> Vec<String> {
     }
     for name in &receiver.leftovers {
         let name = quote_identifier(name);
-        remarks.push(format!("{name} is what an interrupted restore left; unless one is at work: DROP DATABASE {name};"));
+        remarks.push(format!("{name} is what an interrupted restore left: it is dropped before the next one begins"));
+    }
+    for name in &receiver.unmarked {
+        let name = quote_identifier(name);
+        remarks.push(format!(
+            "{name} is named like what an interrupted restore leaves, but lacks our mark: it is left alone; if it is nobody's: \
+             DROP DATABASE {name};"
+        ));
     }
     remarks
 }
 
-fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions) -> Result<()> {
+fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions, is_drill: bool) -> Result<()> {
     let refuse = |cause: String, hint: String| Err(Error::new(Kind::Refused, cause).hint(hint).step("examine"));
     if !receiver.can_create {
         let cause = format!("role {} may not create databases", receiver.role);
@@ -106,6 +125,7 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(roles.iter().map(|role| role.as_str()));
         let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
         let hint = match kept.as_str() {
+            _ if is_drill => "create them (CREATE ROLE name;), or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
             "" => "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
             _ => format!("create them (CREATE ROLE name;): no option leaves out the policies and user mappings of {kept}"),
         };
@@ -115,7 +135,11 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(receiver.missing_tablespaces.iter().map(String::as_str));
         return refuse(
             format!("the receiving server lacks tablespaces that the dump names: {names}"),
-            "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            match is_drill {
+                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`"
+                    .into(),
+                false => "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            },
         );
     }
     if !receiver.missing_extensions.is_empty() {

@@ -3,9 +3,10 @@
 //! becomes an argument, and a password lives in one child's environment alone.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::model::{Databases, Postgres};
+use crate::config::model::{Databases, Postgres, Server};
+use crate::config::secret::Secret;
 use crate::error::{Error, Kind, Result};
 use crate::host::process::Program;
 use crate::host::{Context, Env};
@@ -77,17 +78,34 @@ impl Connection {
             Databases::One(name) => name.clone(),
             Databases::Several(_) | Databases::All { .. } => None,
         });
-        let mut given = Settings::new();
-        let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
-        set("PGHOST", config.host.clone());
-        set("PGPORT", config.port.map(|port| port.to_string()));
-        set("PGUSER", config.user.clone());
-        set("PGSSLMODE", config.sslmode.clone());
-        set("PGDATABASE", database);
-        set("PGPASSWORD", config.password.as_ref().map(|password| password.reveal(cx)).transpose()?);
-        let mut variables = given;
+        let way = Server {
+            host: config.host.clone(),
+            port: config.port,
+            user: config.user.clone(),
+            password: config.password.clone(),
+            sslmode: config.sslmode.clone(),
+            client_bin: None,
+        };
+        Self::complete(given(&way, database, cx)?, config.uri.as_ref(), cx)
+    }
+
+    /// Resolves the way to another server than the target's, to this database.
+    pub(super) fn to_server(server: &Server, database: &str, cx: &Context) -> Result<Self> {
+        Self::complete(given(server, Some(database.to_owned()), cx)?, None, cx)
+    }
+
+    /// The way to a server of our own, by its socket alone.
+    pub(super) fn to_socket(directory: &Path, port: u16, user: &str, database: &str) -> Self {
+        let directory = directory.to_string_lossy().into_owned();
+        let pairs =
+            [("PGHOST", directory), ("PGPORT", port.to_string()), ("PGUSER", user.into()), ("PGDATABASE", database.into())];
+        Self { variables: pairs.into() }
+    }
+
+    /// Adds to what is given what the address, the service file and the environment say.
+    fn complete(mut variables: Settings, uri: Option<&Secret>, cx: &Context) -> Result<Self> {
         let mut service = cx.env.get("PGSERVICE").filter(|service| !service.is_empty()).map(str::to_owned);
-        if let Some(uri) = &config.uri {
+        if let Some(uri) = uri {
             let mut uri = parse_uri(&uri.reveal(cx)?)?;
             service = uri.remove(SERVICE).or(service);
             add(&mut variables, uri);
@@ -149,6 +167,19 @@ impl Connection {
         let with = self.variables.iter().fold(clean, |program, (name, value)| program.env(*name, value.as_str()));
         with.env("PGAPPNAME", application)
     }
+}
+
+/// What the config says of a server.
+fn given(way: &Server, database: Option<String>, cx: &Context) -> Result<Settings> {
+    let mut given = Settings::new();
+    let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
+    set("PGHOST", way.host.clone());
+    set("PGPORT", way.port.map(|port| port.to_string()));
+    set("PGUSER", way.user.clone());
+    set("PGSSLMODE", way.sslmode.clone());
+    set("PGDATABASE", database);
+    set("PGPASSWORD", way.password.as_ref().map(|password| password.reveal(cx)).transpose()?);
+    Ok(given)
 }
 
 /// Reads `postgresql://[user[:password]@][host[:port][,...]][/dbname][?parameter=value&...]`. As in libpq a

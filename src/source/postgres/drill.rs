@@ -1,15 +1,257 @@
-//! Where a drill restores to: a server of its own, the target's, or another.
+//! Where a drill restores to: a server of its own, the target's, or another. It touches no database without our
+//! mark, and what it restores acts nowhere outside unless the user allows it.
 
-use super::scratch::random_word;
-use super::{Postgres, application_of_restore, arrival, load, restore_facts};
-use crate::error::Result;
+use std::io::{self, Write};
+
+use super::arrival::Arrival;
+use super::client::{Programs, Psql, Version, quote_identifier};
+use super::cluster::{Cluster, ServerPrograms, find_server_programs, warn_of};
+use super::connection::Connection;
+use super::facts::RestoreFacts;
+use super::globals::Replay;
+use super::scratch::{creation_options, drill_name};
+use super::{MAINTENANCE, Postgres, application_of_restore, load, maintenance, restore_facts};
+use crate::config::model::DrillPlace;
+use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::source::{Landing, Sink};
+use crate::observe::Event;
+use crate::source::{Comparison, Inventory, Landing, Published, Sink, Staged};
+
+/// Extensions that bring background workers, or that act on other servers or outside of their database.
+const WORKERS: [&str; 14] = [
+    "bdr",
+    "citus",
+    "pg_auto_failover",
+    "pg_background",
+    "pg_cron",
+    "pg_net",
+    "pg_partman",
+    "pg_squeeze",
+    "pgagent",
+    "pgautofailover",
+    "pglogical",
+    "pglogical_origin",
+    "spock",
+    "timescaledb",
+];
+
+/// Looks whether a drill could be held; makes nothing.
+pub(super) fn check(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
+    if is_temporary(source, landing) {
+        server_programs(source, landing, cx).map(|(_, warnings)| warnings)
+    } else {
+        on_server(source, landing, cx).map(|arrival| arrival.warnings)
+    }
+}
+
+/// Roles and tablespaces have no scratch place on a server that is in use.
+fn is_temporary(source: &Postgres, landing: &Landing<'_>) -> bool {
+    landing.unit.is_globals() || matches!(source.config.drill.place, DrillPlace::Temporary)
+}
 
 /// Makes the scratch place of a drill.
 pub(super) fn stage(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
+    if is_temporary(source, landing) {
+        return in_temporary(source, landing, cx);
+    }
+    let arrival = on_server(source, landing, cx)?;
+    let place = match &source.config.drill.place {
+        DrillPlace::Server(_) => format!("a scratch database over {}", arrival.admin.connection.describe()),
+        _ => "a scratch database on the target's server".into(),
+    };
+    into(arrival, place, None, Vec::new(), cx)
+}
+
+/// The arrival in a marked scratch database on a server that lives.
+fn on_server(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Arrival> {
     let facts = restore_facts(landing.facts)?;
-    let admin = source.admin(application_of_restore()?, cx)?;
-    let name = format!("drill_{}", random_word()?);
-    load::into(arrival::examine(admin, &name, landing, facts, cx)?, cx)
+    if !source.config.drill.allow_outbound {
+        refuse_outbound(&facts)?;
+    }
+    let admin = match &source.config.drill.place {
+        DrillPlace::Server(server) => {
+            let connection = Connection::to_server(server, MAINTENANCE[0], cx).map_err(|error| error.step("connect"))?;
+            let client_bin = server.client_bin.as_deref().or(source.config.client_bin.as_deref());
+            let found = Programs::look("psql", client_bin, cx)?;
+            maintenance(&found, &Psql { client: found.newest()?, connection, application: application_of_restore()? }, cx)?
+        }
+        _ => source.admin(application_of_restore()?, cx)?,
+    };
+    let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
+    source.arrive(admin, &name, landing, facts, cx)
+}
+
+/// Refuses what would act outside of its database on a server that is in use, and names it.
+fn refuse_outbound(facts: &RestoreFacts) -> Result<()> {
+    let workers = facts.extensions.iter().filter_map(|extension| {
+        let name = extension.rsplit_once(' ').map_or(extension.as_str(), |(name, _)| name);
+        WORKERS.contains(&name).then(|| format!("extension {name}"))
+    });
+    let named = |what: &'static str, names: &Option<Vec<String>>| match names {
+        Some(names) => names.iter().map(|name| format!("{what} {}", quote_identifier(name))).collect(),
+        None => vec![format!("perhaps a {what} (its manifest is of an earlier version, and does not say)")],
+    };
+    let mut found = named("subscription", &facts.subscriptions);
+    found.extend(named("foreign server", &facts.foreign_servers));
+    found.extend(workers);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let cause = format!("restored on a server that is in use, this would act outside of its database: {}", found.join(", "));
+    let hint = "drill in a temporary server (take out `server:` or `host:` of `drill:`), or set `allow_outbound: true` there";
+    Err(Error::new(Kind::Refused, cause).hint(hint).step("place"))
+}
+
+/// The server programs for a dump, and what is to be said of them.
+fn server_programs(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<(ServerPrograms, Vec<String>)> {
+    let wanted = landing.facts.server_version.as_deref().and_then(Version::parse);
+    let programs = find_server_programs(source.config.client_bin.as_deref(), wanted.as_ref(), cx)?;
+    let newer = wanted.filter(|wanted| wanted.major != programs.version.major).map(|wanted| {
+        format!(
+            "the temporary server is version {}, as there are no server programs of version {} on this machine: the drill \
+             shows that the dump restores into the newer one",
+            programs.version.text, wanted.major
+        )
+    });
+    Ok((programs, newer.into_iter().collect()))
+}
+
+/// Makes a server for the drill alone, and what the dump names on it.
+fn in_temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
+    let mut facts = restore_facts(landing.facts)?;
+    let (programs, _) = server_programs(source, landing, cx)?;
+    let cluster = Cluster::start(&programs, source.config.client_bin.as_deref(), application_of_restore()?, landing.bytes, cx)?;
+    let place = cluster.describe();
+    if landing.unit.is_globals() {
+        let inner = Box::new(Replay::start(cluster.psql().clone(), cx)?);
+        return Ok(Box::new(DrillSink {
+            inner,
+            place: Place { text: place, warnings: Vec::new(), cluster: Some(cluster), cx: cx.clone() },
+        }));
+    }
+    cluster.make_placeholders(&facts)?;
+    let warnings = choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?.into_iter().collect();
+    let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
+    let mut arrival = source.arrive(cluster.psql().clone(), &name, landing, facts, cx)?;
+    arrival.temporary = true;
+    into(arrival, place, Some(cluster), warnings, cx)
+}
+
+/// Where this machine lacks the dump's locale, one that every machine has: rows and values are the same in it, but
+/// not their order.
+fn choose_locale(psql: &Psql, facts: &mut RestoreFacts, server_major: u32, cx: &Context) -> Result<Option<String>> {
+    let recorded = facts.clone();
+    let is_utf8 = recorded.encoding == "UTF8";
+    let plain = |facts: &RestoreFacts| ["", "C", "POSIX"].contains(&facts.locale.as_str()) && facts.ctype.is_none();
+    if plain(facts) && facts.locale_provider.is_none() {
+        return Ok(None);
+    }
+    let mut failure = None;
+    for instead in [None, is_utf8.then_some("C.UTF-8"), Some("C")] {
+        match instead {
+            None if failure.is_some() => continue,
+            None => {}
+            Some(locale) => {
+                (facts.locale, facts.ctype, facts.locale_provider) = (locale.into(), None, None);
+                (facts.provider_locale, facts.icu_rules) = (None, None);
+            }
+        }
+        match try_locale(psql, facts, server_major, cx) {
+            Ok(()) => {
+                let lost = recorded.provider_locale.as_ref().unwrap_or(&recorded.locale);
+                let text = instead.map(|locale| {
+                    format!("this machine lacks the locale {lost} of the dump: it is restored with {locale}, and sorts otherwise")
+                });
+                return Ok(text);
+            }
+            Err(error) if error.kind() == Kind::Database => failure = failure.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::Internal, "no locale was tried")))
+}
+
+/// Makes a database with this encoding and locale, and drops it.
+fn try_locale(psql: &Psql, facts: &RestoreFacts, server_major: u32, cx: &Context) -> Result<()> {
+    let options = creation_options(facts, server_major);
+    let sql = format!("CREATE DATABASE locale_probe TEMPLATE template0{options};\nDROP DATABASE locale_probe;");
+    psql.run(&sql, "making a database with the dump's locale", cx).map(drop).map_err(|error| error.step("place"))
+}
+
+/// Loads into it. `warnings` are those that only staging brings: what the look beforehand says is said then.
+fn into(arrival: Arrival, place: String, cluster: Option<Cluster>, warnings: Vec<String>, cx: &Context) -> Result<Box<dyn Sink>> {
+    for text in &warnings {
+        cx.observer.event(Event::Warning { target: None, text: text.clone() });
+    }
+    let inner = load::into(arrival, cx)?;
+    Ok(Box::new(DrillSink { inner, place: Place { text: place, warnings, cluster, cx: cx.clone() } }))
+}
+
+/// Where a drill takes place.
+struct Place {
+    text: String,
+    warnings: Vec<String>,
+    cluster: Option<Cluster>,
+    cx: Context,
+}
+
+/// A sink, and the server that lives as long.
+struct DrillSink {
+    // Dropped in this order: the session ends before its server.
+    inner: Box<dyn Sink>,
+    place: Place,
+}
+
+impl Write for DrillSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Sink for DrillSink {
+    fn finish(self: Box<Self>) -> Result<Box<dyn Staged>> {
+        let Self { inner, place } = *self;
+        Ok(Box::new(DrillStaged { inner: inner.finish()?, place }))
+    }
+}
+
+/// A restored place that is never published.
+struct DrillStaged {
+    inner: Box<dyn Staged>,
+    place: Place,
+}
+
+impl Staged for DrillStaged {
+    fn compare(&mut self, dumped: &Inventory) -> Result<Comparison> {
+        self.inner.compare(dumped)
+    }
+
+    fn check(&mut self, sql: &str) -> Result<String> {
+        self.inner.check(sql)
+    }
+
+    fn place(&self) -> String {
+        self.place.text.clone()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.place.warnings.iter().cloned().chain(self.inner.warnings()).collect()
+    }
+
+    fn publish(self: Box<Self>) -> Result<Published> {
+        Err(Error::new(Kind::Internal, "what a drill restored is never published"))
+    }
+
+    fn discard(self: Box<Self>) -> Result<()> {
+        let Self { inner, place } = *self;
+        inner.discard()?;
+        if let Some(cluster) = place.cluster {
+            warn_of(cluster.stop(), &place.cx);
+        }
+        Ok(())
+    }
 }

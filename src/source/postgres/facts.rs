@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Psql, quote_array, quote_literal};
 use super::properties::{self, Properties};
-use super::scratch::MARK;
+use super::scratch::{is_abandoned, is_free};
 use crate::error::Result;
 use crate::host::Context;
 use crate::source::StageOptions;
@@ -61,6 +61,15 @@ pub(super) struct RestoreFacts {
     /// `name version`.
     #[serde(default)]
     pub extensions: Vec<String>,
+    /// Of the roles, the superusers; not known from an earlier version's manifest, as the next two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superusers: Option<Vec<String>>,
+    /// Subscriptions, which would reach their publisher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscriptions: Option<Vec<String>>,
+    /// Servers behind foreign tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_servers: Option<Vec<String>>,
     /// Materialized views whose refresh would query another server, as the dump writes their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_views: Vec<String>,
@@ -202,6 +211,10 @@ SELECT json_build_object(
                     JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid >= 16384 AND t.spcname <> 'pg_default'),
   'extensions', (SELECT coalesce(json_agg(extname || ' ' || extversion ORDER BY extname), '[]')
                    FROM pg_extension WHERE extname <> 'plpgsql'),
+  'superusers', (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]') FROM pg_roles
+                  WHERE rolsuper AND (oid = db.datdba OR rolname IN (SELECT rolname FROM named))),
+  'subscriptions', (SELECT coalesce(json_agg(subname ORDER BY subname), '[]') FROM pg_subscription WHERE subdbid = db.oid),
+  'foreign_servers', (SELECT coalesce(json_agg(srvname ORDER BY srvname), '[]') FROM pg_foreign_server),
   'foreign_views', (SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname)), '[]')
                       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                      WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM far_relations)),
@@ -263,8 +276,10 @@ pub(super) struct Receiver {
     pub sessions: u64,
     /// What the database of the wanted name has beside its content: settings and privileges.
     pub own_settings: Vec<String>,
-    /// Scratch databases of ours that nobody is connected to.
+    /// Scratch databases of ours that nobody is connected to, and whose lock nobody holds.
     pub leftovers: Vec<String>,
+    /// What is named like one, and has no comment.
+    pub unmarked: Vec<String>,
     pub missing_roles: Vec<String>,
     pub missing_tablespaces: Vec<String>,
     pub missing_extensions: Vec<String>,
@@ -289,10 +304,10 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
               SELECT unnest(s.setconfig) AS x FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                WHERE d.datname = {wanted}
               UNION ALL SELECT 'privileges ' || datacl::text FROM pg_database WHERE datname = {wanted} AND datacl IS NOT NULL) own),
-           'leftovers', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
-              -- A kill between making and marking it leaves the name alone.
-              WHERE (shobj_description(d.oid, 'pg_database') LIKE {mark} || '%'
-                     OR (datname ~ '_restoring_[0-9a-f]{{12}}$' AND shobj_description(d.oid, 'pg_database') IS NULL))
+           'leftovers', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d WHERE {abandoned} AND {free}),
+           -- A kill between making and marking it leaves the name alone.
+           'unmarked', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
+              WHERE datname ~ '_(restoring|drill)_[0-9a-f]{{12}}$' AND shobj_description(d.oid, 'pg_database') IS NULL AND {free}
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)),
            'missing_roles', {},
            'missing_tablespaces', {},
@@ -301,7 +316,8 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
         missing(&facts.tablespaces, "SELECT spcname FROM pg_tablespace"),
         missing(&extensions, "SELECT name FROM pg_available_extensions"),
         wanted = quote_literal(wanted),
-        mark = quote_literal(MARK),
+        abandoned = is_abandoned("d"),
+        free = is_free("d.datname::text"),
     );
     admin.ask(&sql, "asking the receiving server", cx)
 }

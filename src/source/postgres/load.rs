@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::options;
 use super::parallel::{self, Spool};
 use super::properties;
-use super::scratch::{Scratch, random_word, scratch_name};
+use super::scratch::{Scratch, random_word};
 use super::staged::StagedDatabase;
 use super::unpack::Unpack;
 use crate::error::{Error, Kind, Result};
@@ -61,8 +61,7 @@ pub(super) struct TextSink {
 impl TextSink {
     /// Makes the scratch database and starts psql on it.
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
-        let name = scratch_name(&arrival.wanted)?;
-        let scratch = Scratch::create(&arrival, name, cx)?;
+        let scratch = Scratch::create(&arrival, cx)?;
         options::make_schemas(&arrival, scratch.name(), cx)?;
         let session = arrival.admin.on(scratch.name());
         let mut psql = session.program().spawn_writer(cx)?;

@@ -132,7 +132,12 @@ impl Postgres {
             let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to {MAX_NAME_LEN} bytes");
             return Err(Error::new(Kind::Refused, what).hint("choose a shorter name"));
         }
-        let mut arrival = arrival::examine(admin, &wanted, landing, restore, cx)?;
+        self.arrive(admin, &wanted, landing, restore, cx)
+    }
+
+    /// Looks at a server, and for what loads the stream there.
+    fn arrive(&self, admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
+        let mut arrival = arrival::examine(admin, wanted, landing, facts, cx)?;
         let wrote = landing.facts.client_version.as_deref().and_then(Version::parse).map_or(0, |version| version.major);
         arrival.options.jobs = arrival.options.jobs.or(self.config.jobs.filter(|_| arrival.format == load::CUSTOM));
         load::prepare(&mut arrival, self.config.client_bin.as_deref(), wrote, cx)?;
@@ -195,7 +200,7 @@ impl Source for Postgres {
 
     fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
         match landing.to {
-            Destination::Drill => Ok(Vec::new()),
+            Destination::Drill => drill::check(self, landing, cx),
             _ if landing.unit.is_globals() => globals::check(self, landing, cx),
             Destination::Own | Destination::Database(_) => self.examine(landing, cx).map(|arrival| arrival.warnings),
         }

@@ -15,7 +15,7 @@ use super::diagnosis;
 use super::filter::Omit;
 use super::load::loaded;
 use super::options;
-use super::scratch::{Scratch, scratch_name};
+use super::scratch::Scratch;
 use crate::error::{Error, Kind, Result};
 use crate::host::process::Program;
 use crate::host::{Context, files};
@@ -152,7 +152,7 @@ impl Write for Spool {
 impl Sink for Spool {
     fn finish(self: Box<Self>) -> Result<Box<dyn Staged>> {
         self.complete()?;
-        let scratch = Scratch::create(&self.arrival, scratch_name(&self.arrival.wanted)?, &self.cx)?;
+        let scratch = Scratch::create(&self.arrival, &self.cx)?;
         options::make_schemas(&self.arrival, scratch.name(), &self.cx)?;
         self.load(&scratch).map_err(|error| error.step("load"))?;
         let Self { arrival, judge, cx, .. } = *self;

@@ -50,7 +50,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn at(path: PathBuf, cx: &Context) -> Result<Self> {
+    pub(super) fn at(path: PathBuf, cx: &Context) -> Result<Self> {
         let limited = cx.with_cancel(cx.cancel.child(Some(VERSION_LIMIT))?);
         let said = Program::new(&path).arg("--version").env("LC_ALL", "C").output(b"", &limited);
         cx.cancel.check()?;
@@ -180,7 +180,7 @@ fn not_found(program: &str, client_bin: Option<&Path>) -> Error {
 }
 
 /// Every place that has the program, the preferred first: as PATH has them, then the newest.
-fn candidates(program: &str, client_bin: Option<&Path>, cx: &Context) -> Vec<PathBuf> {
+pub(super) fn candidates(program: &str, client_bin: Option<&Path>, cx: &Context) -> Vec<PathBuf> {
     if let Some(directory) = client_bin {
         let path = directory.join(program);
         return if path.is_file() { vec![path] } else { Vec::new() };

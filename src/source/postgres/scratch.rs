@@ -1,10 +1,14 @@
-//! The scratch database of a restore: made from template0, marked as ours in its comment, and gone
-//! again unless it was published. Nothing without our mark is ever dropped here.
+//! The scratch database of a restore or drill: made from template0, marked as ours in its comment, held by an
+//! advisory lock, and gone again unless it was published. Nothing without our mark is ever dropped here.
+
+mod hold;
 
 use std::time::{Duration, Instant};
 
+use self::hold::Hold;
 use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier, quote_literal};
+use super::facts::RestoreFacts;
 use super::properties::{self, Properties};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -12,6 +16,8 @@ use crate::host::cancel::Cancel;
 use crate::host::files;
 use crate::names::hex;
 use crate::observe::Event;
+
+pub(super) use self::hold::is_free;
 
 /// How the comment of every database begins that we made and have not published.
 pub(super) const MARK: &str = "db-backup-tools scratch database";
@@ -28,39 +34,47 @@ pub(super) struct Scratch {
     name: String,
     cx: Context,
     armed: bool,
+    /// None on a temporary server, which is our own.
+    _hold: Option<Hold>,
 }
 
 impl Scratch {
-    /// Makes an empty database with the recorded encoding and locale; `owner` is none with `--no-owner`.
-    pub(super) fn create(arrival: &Arrival, name: String, cx: &Context) -> Result<Self> {
-        let Arrival { admin, facts, owner, server_major, .. } = arrival;
-        let mut options = vec![
-            ("ENCODING", facts.encoding.as_str()),
-            ("LC_COLLATE", facts.locale.as_str()),
-            ("LC_CTYPE", facts.ctype.as_deref().unwrap_or(&facts.locale)),
-        ];
-        if let Some(provider) = &facts.locale_provider {
-            let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
-            options.push(("LOCALE_PROVIDER", provider));
-            options.push((keyword, facts.provider_locale.as_deref().unwrap_or_default()));
-            options.extend(facts.icu_rules.as_deref().map(|rules| ("ICU_RULES", rules)));
-        } else if *server_major >= 15 {
-            // Without it the receiving cluster's own provider would sort instead.
-            options.push(("LOCALE_PROVIDER", "libc"));
+    /// Makes an empty database with the recorded encoding and locale; `owner` is none with `--no-owner`. What
+    /// interrupted runs left on the server is dropped first.
+    pub(super) fn create(arrival: &Arrival, cx: &Context) -> Result<Self> {
+        let Arrival { admin, scratch: name, .. } = arrival;
+        if arrival.temporary {
+            // It goes with its server.
+            let scratch = Self { admin: admin.clone(), name: name.clone(), cx: cx.clone(), armed: false, _hold: None };
+            scratch.make(arrival)?;
+            return Ok(scratch);
         }
-        let options: String = options
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value)))
-            .chain(owner.iter().map(|owner| format!(" OWNER {}", quote_identifier(owner))))
-            .collect();
-        let sql = format!("CREATE DATABASE {} TEMPLATE template0{options}", quote_identifier(&name));
-        let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", admin.application));
-        let script = format!("{sql};\nCOMMENT ON DATABASE {} IS {comment};", quote_identifier(&name));
+        for leftover in &arrival.leftovers {
+            if let Err(error) = collect(admin, leftover, cx) {
+                cx.cancel.check()?;
+                let text = format!("{leftover} is what an interrupted restore left, and could not be dropped: {error}");
+                cx.observer.event(Event::Warning { target: None, text });
+            }
+        }
+        // The lock first: whoever sees the mark without it drops the database.
+        let hold = Hold::take(admin, name, cx).map_err(|error| error.step("scratch"))?;
+        if hold.is_none() {
+            return Err(Error::new(Kind::Locked, format!("the lock on {name} is taken")).hint("try again").step("scratch"));
+        }
         // Armed before the database is there: a cancel may meet the statement under way.
-        let scratch = Self { admin: admin.clone(), name, cx: cx.clone(), armed: true };
-        scratch.admin.run(&script, "making the scratch database", cx).map_err(|error| error.step("scratch"))?;
+        let scratch = Self { admin: admin.clone(), name: name.clone(), cx: cx.clone(), armed: true, _hold: hold };
+        scratch.make(arrival)?;
         Ok(scratch)
+    }
+
+    fn make(&self, arrival: &Arrival) -> Result<()> {
+        let owner = arrival.owner.iter().map(|owner| format!(" OWNER {}", quote_identifier(owner))).collect::<String>();
+        let options = creation_options(&arrival.facts, arrival.server_major) + &owner;
+        let name = quote_identifier(&self.name);
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0{options}");
+        let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", self.admin.application));
+        let script = format!("{sql};\nCOMMENT ON DATABASE {name} IS {comment};");
+        self.admin.run(&script, "making the scratch database", &self.cx).map(drop).map_err(|error| error.step("scratch"))
     }
 
     /// Its name.
@@ -179,14 +193,64 @@ fn remove(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
     admin.run(&sql, "dropping the scratch database", cx).map(drop)
 }
 
+/// The encoding and locale of a database as `CREATE DATABASE` takes them.
+pub(super) fn creation_options(facts: &RestoreFacts, server_major: u32) -> String {
+    let mut options = vec![
+        ("ENCODING", facts.encoding.as_str()),
+        ("LC_COLLATE", facts.locale.as_str()),
+        ("LC_CTYPE", facts.ctype.as_deref().unwrap_or(&facts.locale)),
+    ];
+    if let Some(provider) = &facts.locale_provider {
+        let keyword = if provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+        options.push(("LOCALE_PROVIDER", provider));
+        options.push((keyword, facts.provider_locale.as_deref().unwrap_or_default()));
+        options.extend(facts.icu_rules.as_deref().map(|rules| ("ICU_RULES", rules)));
+    } else if server_major >= 15 {
+        // Without it the receiving cluster's own provider would sort instead.
+        options.push(("LOCALE_PROVIDER", "libc"));
+    }
+    let given = options.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value))).collect()
+}
+
+/// Drops a marked database that an interrupted run left; leaves it alone where somebody holds its lock, has
+/// connected to it, or has taken our mark off.
+fn collect(admin: &Psql, name: &str, cx: &Context) -> Result<()> {
+    let Some(_hold) = Hold::take(admin, name, cx)? else { return Ok(()) };
+    let still = format!(
+        "SELECT to_json(EXISTS (SELECT FROM pg_database d WHERE datname = {} AND {}));",
+        quote_literal(name),
+        is_abandoned("d")
+    );
+    if admin.ask(&still, "looking at what an interrupted restore left", cx)? { remove(admin, name, cx) } else { Ok(()) }
+}
+
+/// A condition that this row of pg_database has our mark, and nobody is connected to it.
+pub(super) fn is_abandoned(row: &str) -> String {
+    let mark = quote_literal(MARK);
+    format!(
+        "left(shobj_description({row}.oid, 'pg_database'), length({mark})) = {mark}
+         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = {row}.oid AND a.backend_type <> 'autovacuum worker')"
+    )
+}
+
 /// A name that no database has: the wanted one's beginning, so that a person knows what it is.
 pub(super) fn scratch_name(wanted: &str) -> Result<String> {
+    name_for(wanted, "restoring")
+}
+
+/// The same for a drill.
+pub(super) fn drill_name(database: &str) -> Result<String> {
+    name_for(database, "drill")
+}
+
+fn name_for(wanted: &str, purpose: &str) -> Result<String> {
     // PostgreSQL cuts names at 63 bytes.
-    let mut cut = wanted.len().min(63 - "_restoring_".len() - 12);
+    let mut cut = wanted.len().min(63 - purpose.len() - 2 - 12);
     while !wanted.is_char_boundary(cut) {
         cut -= 1;
     }
-    Ok(format!("{}_restoring_{}", &wanted[..cut], &random_word()?[..12]))
+    Ok(format!("{}_{purpose}_{}", &wanted[..cut], &random_word()?[..12]))
 }
 
 pub(super) fn random_word() -> Result<String> {

@@ -29,6 +29,10 @@ impl Staged for StagedDatabase {
         compare::first_value(&self.arrival.admin.on(self.scratch.name()), sql, &self.cx)
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
     fn publish(self: Box<Self>) -> Result<Published> {
         let Self { scratch, arrival, mut warnings, cx } = *self;
         let Arrival { admin, wanted, replaces_empty, facts, .. } = arrival;
