@@ -36,6 +36,7 @@ mod docs;
 mod filters;
 mod drill;
 mod drill_places;
+mod globals;
 mod invocation;
 mod forge;
 mod hostile;

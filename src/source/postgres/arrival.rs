@@ -22,6 +22,8 @@ pub(super) struct Arrival {
     pub temporary: bool,
     /// Databases with our mark that nobody is at work in.
     pub leftovers: Vec<String>,
+    /// Roles that are made before the load.
+    pub make_roles: Vec<String>,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
     /// The receiving server's major version.
@@ -56,6 +58,12 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     warnings.extend(remarks(wanted, &receiver));
     let server_major = to.map_or(0, |version| version.major);
     let scratch = if is_drill { wanted.to_owned() } else { scratch_name(wanted)? };
+    let make_roles: Vec<String> =
+        if options.missing_roles { lacking_roles(&receiver, &facts, options).into_iter().cloned().collect() } else { Vec::new() };
+    if !make_roles.is_empty() {
+        let names = list(make_roles.iter().map(String::as_str));
+        warnings.push(format!("roles that the server lacks are made first, without login or password, and stay: {names}"));
+    }
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
     let omit = Omit {
         owners: options.no_owner,
@@ -70,6 +78,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
         scratch,
         temporary: false,
         leftovers: receiver.leftovers,
+        make_roles,
         replaces_empty: receiver.exists,
         server_major,
         owner,
@@ -114,20 +123,25 @@ fn remarks(wanted: &str, receiver: &Receiver) -> Vec<String> {
     remarks
 }
 
+/// The roles that the dump can't be loaded without, and the server does not have.
+fn lacking_roles<'a>(receiver: &'a Receiver, facts: &RestoreFacts, options: StageOptions) -> Vec<&'a String> {
+    receiver.missing_roles.iter().filter(|role| facts.needs_role(role, options)).collect()
+}
+
 fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions, is_drill: bool) -> Result<()> {
     let refuse = |cause: String, hint: String| Err(Error::new(Kind::Refused, cause).hint(hint).step("examine"));
     if !receiver.can_create {
         let cause = format!("role {} may not create databases", receiver.role);
         return refuse(cause, format!("ALTER ROLE {} CREATEDB, or restore as another role", quote_identifier(&receiver.role)));
     }
-    let roles: Vec<&String> = receiver.missing_roles.iter().filter(|role| facts.needs_role(role, options)).collect();
-    if !roles.is_empty() {
+    let roles = lacking_roles(receiver, facts, options);
+    if !roles.is_empty() && !options.missing_roles {
         let names = list(roles.iter().map(|role| role.as_str()));
         let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
         let hint = match kept.as_str() {
             _ if is_drill => "create them (CREATE ROLE name;), or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
-            "" => "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
-            _ => format!("create them (CREATE ROLE name;): no option leaves out the policies and user mappings of {kept}"),
+            "" => "--missing-roles creates them without login; or leave owners and grants out with --no-owner and --no-privileges".into(),
+            _ => format!("--missing-roles creates them without login: no option leaves out the policies and user mappings of {kept}"),
         };
         return refuse(format!("the receiving server lacks roles that the dump names: {names}"), hint);
     }

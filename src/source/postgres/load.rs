@@ -9,6 +9,7 @@ use super::arrival::Arrival;
 use super::client::{Programs, Version, quote_literal};
 use super::diagnosis;
 use super::filter::Filter;
+use super::globals;
 use super::options;
 use super::parallel::{self, Spool};
 use super::properties;
@@ -41,6 +42,9 @@ pub(super) fn prepare(arrival: &mut Arrival, client_bin: Option<&Path>, wrote: u
 
 /// Makes a scratch database, and what loads a stream into it.
 pub(super) fn into(arrival: Arrival, cx: &Context) -> Result<Box<dyn Sink>> {
+    if !arrival.make_roles.is_empty() {
+        globals::create(&arrival.admin, &arrival.make_roles, cx)?;
+    }
     match (arrival.format.as_str(), arrival.options.jobs) {
         (CUSTOM, Some(jobs)) => Ok(Box::new(Spool::start(arrival, jobs, cx)?)),
         (CUSTOM, None) => Ok(Box::new(Unpack::start(arrival, cx)?)),
