@@ -387,6 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_those_that_are_taken() {
+        let page = include_str!("../../../docs/configuration.md");
+        let words: Vec<&str> = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).collect();
+        for known in KNOWN {
+            let (named, wanted) = (words.contains(&format!("--{}", known.long).as_str()), known.is_allowed());
+            assert_eq!(named, wanted, "--{}", known.long);
+        }
+    }
+
+    #[test]
     fn no_option_stands_in_the_table_twice() {
         for (at, known) in KNOWN.iter().enumerate() {
             let twice = |other: &Known| other.long == known.long || (known.short.is_some() && other.short == known.short);
