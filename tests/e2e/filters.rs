@@ -1,5 +1,6 @@
 //! Filters and `extra_args:`: what they leave of a dump, that it comes back, and what of them is refused.
 
+use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
@@ -76,7 +77,7 @@ fn a_dump_holds_what_its_filters_leave() {
     let mut shown = String::new();
     for lines in cases {
         let found = contents(&dumped(&backed_up(&database, lines)));
-        shown.push_str(&format!("{}\n    {found}\n", lines.join(", ")));
+        writeln!(shown, "{}\n    {found}", lines.join(", ")).unwrap();
     }
     insta::assert_snapshot!(shown);
 }
@@ -88,9 +89,8 @@ fn what_filters_leave_comes_back() {
     let rows = "SELECT count(*) FROM app.users";
     database.psql("CREATE SCHEMA \"we$$ird'\\\"; CREATE TABLE \"we$$ird'\\\".t (i int)");
     let schemas = "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE oid >= 16384";
-    let cases: [(&[&str], &str, &str); 9] = [
+    let cases: [(&[&str], &str, &str); 8] = [
         (&["schemas: [public]"], "SELECT count(*) FROM notes", "3"),
-        (&["schemas: [app, public]"], rows, "2"),
         (&["schemas: [app]"], "SELECT count(*) FROM pg_namespace WHERE nspname IN ('public', 'audit')", "1"),
         (&["tables: [app.users]"], rows, "2"),
         (&["tables: [app.users, 'we*.t']"], schemas, "app we$$ird'\\"),

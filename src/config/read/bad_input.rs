@@ -150,7 +150,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "drills",
-        "%    drill: { cluster: tmp }\n  - { name: b, type: postgres, database: b, drill: { server: other } }\n  - { name: c, type: postgres, database: c, drill: { cluster: temporary, server: same } }\n  - { name: d, type: postgres, database: d, drill: { server: same, port: 5433 } }\n  - { name: e, type: postgres, database: e, drill: { port: 5433, sslmode: on, allow_outbound: x } }\n  - { name: f, type: postgres, database: f, drill: temporary }\n  - { name: g, type: postgres, database: g, drill: { host: h, databse: x, uri: x } }\n",
+        "%    drill: { cluster: tmp }\n  - { name: b, type: postgres, database: b, drill: { server: other } }\n  - { name: c, type: postgres, database: c, drill: { cluster: temporary, server: same } }\n  - { name: d, type: postgres, database: d, drill: { server: same, host: h, port: 5433 } }\n  - { name: e, type: postgres, database: e, drill: { port: 5433, sslmode: on, allow_outbound: x } }\n  - { name: f, type: postgres, database: f, drill: temporary }\n  - { name: g, type: postgres, database: g, drill: { host: h, databse: x, uri: x } }\n",
     ),
     ("a scalar for a list of a common kind", "%defaults: { storages: local, timeout: soon }\n"),
     ("an unknown sslmode", "%    sslmode: verify_full\n"),

@@ -13,6 +13,7 @@ use super::dump::texts;
 const LONGEST_NAME: usize = 63;
 
 /// `database:`, `databases:` and `exclude_databases:`. `uri` is the address, where there is one that could be read.
+#[allow(clippy::option_option)] // absent and wrong are two things
 pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>, uri: Option<Option<&Secret>>) -> Option<Databases> {
     let (one, several, exclude) = (fields.get("database"), fields.get("databases"), fields.get("exclude_databases"));
     if let (Some(_), Some(node)) = (one, several) {

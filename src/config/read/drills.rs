@@ -72,7 +72,7 @@ pub(super) fn drill(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Drill> {
     let allow_outbound = fields.get("allow_outbound").map_or(Some(false), |node| walk.boolean(node));
     let cluster = fields.get("cluster").map(|node| walk.word(node, "a cluster", &["temporary"], &[]));
     let same = fields.get("server").map(|node| walk.word(node, "a server", &["same"], &[]));
-    let other = OF_SERVER.into_iter().filter_map(|key| fields.get(key)).next();
+    let other = OF_SERVER.map(|key| fields.get(key)).into_iter().flatten().next();
     let place = match (cluster, same, other) {
         (None, None, None) => Some(DrillPlace::Temporary),
         (Some(word), None, None) => word.map(|_| DrillPlace::Temporary),

@@ -386,6 +386,25 @@ mod tests {
         }
     }
 
+    /// A pg_dump that does not know it yet would take it for the longer one.
+    #[test]
+    fn none_that_is_taken_is_the_beginning_of_another() {
+        for known in KNOWN.iter().filter(|known| known.is_allowed()) {
+            let longer = |other: &&Known| other.long != known.long && other.long.starts_with(known.long);
+            assert!(KNOWN.iter().find(longer).is_none(), "--{}", known.long);
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_those_that_are_taken() {
+        let page = include_str!("../../../docs/configuration.md");
+        let words: Vec<&str> = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).collect();
+        for known in KNOWN {
+            let (named, wanted) = (words.contains(&format!("--{}", known.long).as_str()), known.is_allowed());
+            assert_eq!(named, wanted, "--{}", known.long);
+        }
+    }
+
     #[test]
     fn no_option_stands_in_the_table_twice() {
         for (at, known) in KNOWN.iter().enumerate() {

@@ -60,8 +60,7 @@ pub(super) fn make_schemas(arrival: &Arrival, database: &str, cx: &Context) -> R
     if schemas.is_empty() {
         return Ok(());
     }
-    let sql: String = schemas.iter().map(|name| format!("CREATE SCHEMA {};\n", quote_identifier(name))).collect();
-    let made = arrival.admin.on(database).run(&sql, "making the schemas of the tables", cx);
+    let made = arrival.admin.on(database).run(&for_each("CREATE SCHEMA", schemas), "making the schemas of the tables", cx);
     made.map(drop).map_err(|error| error.step("scratch"))
 }
 
@@ -80,10 +79,13 @@ pub(super) fn drop_empty_schemas(arrival: &Arrival, database: &str, cx: &Context
     );
     let drop_empty = || {
         let empty: Vec<String> = session.ask(&empty, DOING, cx)?;
-        let sql: String = empty.iter().map(|name| format!("DROP SCHEMA {};\n", quote_identifier(name))).collect();
-        session.run(&sql, DOING, cx).map(drop)
+        session.run(&for_each("DROP SCHEMA", &empty), DOING, cx).map(drop)
     };
     drop_empty().map_err(|error| error.step("load"))
+}
+
+fn for_each(command: &str, names: &[String]) -> String {
+    names.iter().flat_map(|name| [command.to_owned(), " ".into(), quote_identifier(name), ";\n".into()]).collect()
 }
 
 /// Whether the dump may leave out what the database holds: only pg_dump itself knows what its patterns match.
