@@ -11,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::source::{Destination, Landing, StageOptions};
 
+/// What to do where a server that is in use lacks what a drill needs.
+const ELSEWHERE: &str = "drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`";
+
 /// What a look at the destination decided.
 #[allow(dead_code)] // for now: read by the custom format
 pub(super) struct Arrival {
@@ -122,7 +125,7 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(roles.iter().map(|role| role.as_str()));
         let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
         let hint = match kept.as_str() {
-            _ if is_drill => "create them (CREATE ROLE name;), or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
+            _ if is_drill => format!("create them (CREATE ROLE name;), or {ELSEWHERE}"),
             "" => "create them (CREATE ROLE name;), or leave owners and grants out with --no-owner and --no-privileges".into(),
             _ => format!("create them (CREATE ROLE name;): no option leaves out the policies and user mappings of {kept}"),
         };
@@ -132,10 +135,10 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(receiver.missing_tablespaces.iter().map(String::as_str));
         return refuse(
             format!("the receiving server lacks tablespaces that the dump names: {names}"),
-            match is_drill {
-                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`"
-                    .into(),
-                false => "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            if is_drill {
+                format!("create them, or {ELSEWHERE}")
+            } else {
+                "create them (CREATE TABLESPACE name LOCATION 'directory';)".into()
             },
         );
     }
