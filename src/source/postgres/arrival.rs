@@ -11,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::source::{Destination, Facts, Landing, StageOptions};
 
+/// What to do where a server that is in use lacks what a drill needs.
+const ELSEWHERE: &str = "drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`";
+
 /// What a look at the destination decided.
 pub(super) struct Arrival {
     /// On the server's maintenance database.
@@ -139,9 +142,14 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(roles.iter().map(|role| role.as_str()));
         let kept = list(roles.iter().filter(|role| facts.policy_roles.contains(role)).map(|role| role.as_str()));
         let hint = match kept.as_str() {
-            _ if is_drill => "create them (CREATE ROLE name;), or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`".into(),
-            "" => "--missing-roles creates them without login; or leave owners and grants out with --no-owner and --no-privileges".into(),
-            _ => format!("--missing-roles creates them without login: no option leaves out the policies and user mappings of {kept}"),
+            _ if is_drill => format!("create them (CREATE ROLE name;), or {ELSEWHERE}"),
+            "" => {
+                "--missing-roles creates them without login; or leave owners and grants out with --no-owner and --no-privileges"
+                    .into()
+            }
+            _ => format!(
+                "--missing-roles creates them without login: no option leaves out the policies and user mappings of {kept}"
+            ),
         };
         return refuse(format!("the receiving server lacks roles that the dump names: {names}"), hint);
     }
@@ -149,10 +157,10 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
         let names = list(receiver.missing_tablespaces.iter().map(String::as_str));
         return refuse(
             format!("the receiving server lacks tablespaces that the dump names: {names}"),
-            match is_drill {
-                true => "create them, or drill in a temporary server, which has them: take out `server:` or `host:` of `drill:`"
-                    .into(),
-                false => "create them (CREATE TABLESPACE name LOCATION 'directory';)".into(),
+            if is_drill {
+                format!("create them, or {ELSEWHERE}")
+            } else {
+                "create them (CREATE TABLESPACE name LOCATION 'directory';)".into()
             },
         );
     }

@@ -130,24 +130,21 @@ impl Cluster {
         roles.dedup();
         // The names that PostgreSQL keeps for itself are there already.
         roles.retain(|role| !role.is_empty() && !role.starts_with("pg_") && *role != SUPERUSER);
-        let mut script = String::new();
+        let mut statements = Vec::new();
         for role in roles {
             // Only a superuser may own some things; an earlier version's manifest does not say who was one.
             let is_superuser = facts.superusers.as_ref().is_none_or(|superusers| superusers.contains(role));
             let attribute = if is_superuser { " SUPERUSER" } else { "" };
-            script += &format!("CREATE ROLE {} NOLOGIN{attribute};\n", quote_identifier(role));
+            statements.push(format!("CREATE ROLE {} NOLOGIN{attribute};\n", quote_identifier(role)));
         }
         let tablespaces = facts.tablespaces.iter().filter(|name| !name.starts_with("pg_"));
         for (number, tablespace) in tablespaces.enumerate() {
             let directory = self.home.create_dir(&format!("tablespace-{number}"), self.user)?;
             let location = quote_literal(&directory.to_string_lossy());
-            script += &format!("CREATE TABLESPACE {} LOCATION {location};\n", quote_identifier(tablespace));
-        }
-        if script.is_empty() {
-            return Ok(());
+            statements.push(format!("CREATE TABLESPACE {} LOCATION {location};\n", quote_identifier(tablespace)));
         }
         let doing = "making the roles and tablespaces that the dump names";
-        self.psql.run(&script, doing, &self.cx).map(drop).map_err(|error| error.step("place"))
+        self.psql.run(&statements.concat(), doing, &self.cx).map(drop).map_err(|error| error.step("place"))
     }
 
     /// Stops it, and removes all of it.

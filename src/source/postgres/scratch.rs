@@ -68,7 +68,7 @@ impl Scratch {
     }
 
     fn make(&self, arrival: &Arrival) -> Result<()> {
-        let owner = arrival.owner.iter().map(|owner| format!(" OWNER {}", quote_identifier(owner))).collect::<String>();
+        let owner = arrival.owner.as_ref().map_or(String::new(), |owner| format!(" OWNER {}", quote_identifier(owner)));
         let options = creation_options(&arrival.facts, arrival.server_major) + &owner;
         let name = quote_identifier(&self.name);
         let sql = format!("CREATE DATABASE {name} TEMPLATE template0{options}");
@@ -210,7 +210,7 @@ pub(super) fn creation_options(facts: &RestoreFacts, server_major: u32) -> Strin
         options.push(("LOCALE_PROVIDER", "libc"));
     }
     let given = options.iter().filter(|(_, value)| !value.is_empty());
-    given.map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value))).collect()
+    given.map(|(keyword, value)| format!(" {keyword} {}", quote_literal(value))).collect::<Vec<_>>().concat()
 }
 
 /// Drops a marked database that an interrupted run left; leaves it alone where somebody holds its lock, has

@@ -238,6 +238,7 @@ mod tests {
     fn a_place_that_another_user_can_not_reach_is_passed_over() {
         let base = tempfile::tempdir().unwrap();
         let (cx, _) = context(base.path());
+        std::fs::set_permissions(base.path(), Permissions::from_mode(0o700)).unwrap();
         assert_eq!(base_for(None, &cx), base.path());
         assert_eq!(base_for(Some((65534, 65534)), &cx), Path::new("/var/tmp"));
     }

@@ -80,7 +80,13 @@ mod tests {
     fn where_none_fits_the_package_and_another_place_are_named() {
         let wanted = Version::parse("15.18").unwrap();
         let error = none_fits(&["13.2"].map(programs), Some(&wanted));
-        insta::assert_snapshot!(format!("{error:?}"), @"");
-        insta::assert_snapshot!(format!("{:?}", none_fits(&[], Some(&wanted))), @"");
+        assert_eq!(
+            error.to_string(),
+            "programs: a drill makes a server of its own, and there are no server programs of version 15 or newer on this machine, \
+             only 13.2"
+        );
+        let hint = error.hint_text().unwrap();
+        assert!(["postgresql-15 ", "postgresql15-server", "server: same"].iter().all(|part| hint.contains(part)), "{hint}");
+        assert!(none_fits(&[], Some(&wanted)).to_string().ends_with("on this machine"));
     }
 }
