@@ -120,6 +120,11 @@ impl Names {
         self.is_empty() || self.patterns.iter().any(|pattern| pattern.matches_unit(unit))
     }
 
+    /// Whether any NAME matches this very text.
+    pub fn matches_text(&self, text: &str) -> bool {
+        self.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(text))
+    }
+
     /// Whether any NAME is the unit's or the target's very name.
     pub fn says(&self, unit: &UnitName, target: &TargetName) -> bool {
         self.patterns.iter().any(|pattern| pattern.text == unit.as_str() || pattern.text == target.as_str())

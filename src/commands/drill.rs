@@ -1,6 +1,9 @@
 //! `restore --drill`: each chosen unit's backup restored into a scratch place, held against its
 //! inventory, asked the target's own questions, and thrown away.
 
+#[allow(dead_code)]
+pub(super) mod judge;
+
 use std::time::Duration;
 
 use crate::catalog::resolve::When;

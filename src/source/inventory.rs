@@ -69,6 +69,8 @@ pub struct Comparison {
     pub large_objects: u64,
     /// Roles compared.
     pub roles: u64,
+    /// Nothing was there that could hold data, neither when it was dumped nor now: that is compared, too.
+    pub empty: bool,
     /// One clause each: `public.orders has 24999 rows, 25000 were dumped`.
     pub differences: Vec<String>,
 }
@@ -76,6 +78,6 @@ pub struct Comparison {
 impl Comparison {
     /// Whether there was nothing that could be compared: that proves nothing.
     pub fn is_empty(&self) -> bool {
-        self.tables + self.sequences + self.large_objects + self.roles == 0
+        !self.empty && self.tables + self.sequences + self.large_objects + self.roles == 0
     }
 }
