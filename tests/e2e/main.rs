@@ -38,6 +38,7 @@ mod list;
 mod locks;
 mod messages;
 mod prune;
+mod replace;
 mod restore;
 mod restore_breaks;
 mod restore_choice;

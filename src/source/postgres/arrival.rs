@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use super::client::{Psql, Version, quote_identifier};
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
+use super::replace::{self, Live};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
+use crate::names::Id;
 use crate::source::{Landing, StageOptions};
 
 /// What a look at the destination decided.
@@ -18,6 +20,10 @@ pub(super) struct Arrival {
     pub wanted: String,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
+    /// The database that has the wanted name, and makes room.
+    pub live: Option<Live>,
+    /// The backup.
+    pub id: Id,
     /// The receiving server's major version.
     pub server_major: u32,
     /// The scratch database's owner; none with `--no-owner`.
@@ -38,20 +44,26 @@ pub(super) struct Arrival {
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
     let options = landing.options;
     let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
+    // First, as it names everything that is in the way of a swap.
+    let live = if receiver.exists && options.replace { replace::examine(&admin, wanted, options, cx)? } else { None };
     check_receiver(&receiver, &facts, options)?;
-    if receiver.exists {
+    let replaces_empty = receiver.exists && live.is_none();
+    if replaces_empty {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
     let major = |text: &str| Version::parse(text).map_or(0, |version| version.major);
     let (from, to) = (landing.facts.server_version.as_deref().map_or(0, major), major(&receiver.server_version));
-    let warnings = remarks(wanted, from, to, &receiver, &facts);
+    let mut warnings = remarks(wanted, from, to, &receiver, &facts, replaces_empty);
+    warnings.extend(live.iter().flat_map(|live| live.remarks.clone()));
     let owner = (!options.no_owner && !facts.owner.is_empty()).then(|| facts.owner.clone());
     let omit = Omit { owners: options.no_owner, privileges: options.no_privileges, refreshes: facts.foreign_views.clone() };
     let wanted = wanted.to_owned();
     Ok(Arrival {
         admin,
         wanted,
-        replaces_empty: receiver.exists,
+        replaces_empty,
+        live,
+        id: landing.id,
         server_major: to,
         owner,
         omit,
@@ -65,7 +77,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
 }
 
 /// What a person should know before the restore begins.
-fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &RestoreFacts) -> Vec<String> {
+fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &RestoreFacts, replaces_empty: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     if from > to {
         remarks.push(format!(
@@ -77,7 +89,7 @@ fn remarks(wanted: &str, from: u32, to: u32, receiver: &Receiver, facts: &Restor
         remarks
             .push(format!("settings of the database itself are not put back: {settings}; set them with ALTER DATABASE ... SET"));
     }
-    if !receiver.own_settings.is_empty() {
+    if replaces_empty && !receiver.own_settings.is_empty() {
         let own = receiver.own_settings.join(", ");
         remarks.push(format!("the empty database {wanted} is replaced, and its own settings and privileges go with it: {own}"));
     }
@@ -124,7 +136,7 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
 fn check_empty(admin: &Psql, wanted: &str, receiver: &Receiver, cx: &Context) -> Result<()> {
     let refuse = |cause: String| {
         Err(Error::new(Kind::Refused, cause)
-            .hint("restore beside it with --to-database NEWNAME, or drop or rename the database first")
+            .hint("restore beside it with --to-database NEWNAME, or swap with it (--replace), or drop or rename it first")
             .step("examine"))
     };
     if receiver.is_template {

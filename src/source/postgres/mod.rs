@@ -13,6 +13,7 @@ mod diagnosis;
 mod drill;
 mod facts;
 mod filter;
+mod former;
 mod globals;
 mod lexer;
 mod load;
