@@ -39,6 +39,7 @@ mod locks;
 mod messages;
 mod prune;
 mod replace;
+mod replace_breaks;
 mod restore;
 mod restore_breaks;
 mod restore_choice;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::forge::{artifact, backed_up, content_of, databases_of, forge, pack, target_on};
 use crate::session::Session;
 use crate::support::cluster::{PASSWORD, SUPERUSER, quoted};
-use crate::support::{Cluster, Database, Ran, SHARED, Test};
+use crate::support::{Cluster, Database, Ran, SHARED, Test, eventually};
 
 /// A server on which everything can be that stands in the way of a swap.
-static FULL: LazyLock<Cluster> = LazyLock::new(|| Cluster::start_with(&["wal_level=logical", "max_prepared_transactions=5"]));
+static FULL: LazyLock<Cluster> = LazyLock::new(|| Cluster::start_with(&["wal_level=logical", "max_prepared_transactions=5", "log_statement=all"]));
 
 /// A database with two rows, backed up, and then changed: the backup has `old`, the live one `new`.
 fn changed_since(database: &Database) -> Test {
@@ -165,8 +165,9 @@ fn everything_that_stands_in_the_way_is_named_at_once() {
     let database = FULL.create_database();
     let test = changed_since(&database);
     let name = database.name();
-    database.psql("BEGIN; INSERT INTO t VALUES ('prepared'); PREPARE TRANSACTION 'two phases'");
+    // A slot is made when no transaction is open.
     database.psql(&format!("SELECT pg_create_logical_replication_slot('{name}_slot', 'pgoutput')"));
+    database.psql("BEGIN; INSERT INTO t VALUES ('prepared'); PREPARE TRANSACTION 'two phases'");
     database.psql(&format!("CREATE SUBSCRIPTION {name}_sub CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)"));
     database.psql(&format!("ALTER SUBSCRIPTION {name}_sub ENABLE"));
     let session = Session::start(&FULL, name, "SELECT 1;");
@@ -179,6 +180,8 @@ fn everything_that_stands_in_the_way_is_named_at_once() {
     database.psql(&format!("SELECT pg_drop_replication_slot('{name}_slot')"));
     is_refused(&test, &database, &["--disconnect"], &[&subscription, "DISABLE"]);
     database.psql(&format!("ALTER SUBSCRIPTION {name}_sub DISABLE; ALTER SUBSCRIPTION {name}_sub SET (slot_name = NONE)"));
+    let workers = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type LIKE 'logical%'");
+    eventually("its worker has ended", || FULL.psql("postgres", &workers) == "0");
     test.run(["restore", "app", "--replace", "--disconnect"]).ok();
     let former = FULL.adopt(&formers(&FULL, name).concat());
     former.psql(&format!("DROP SUBSCRIPTION {name}_sub"));
@@ -233,7 +236,7 @@ fn clients_that_reconnect_at_once_do_not_stop_a_swap() {
             });
         }
         let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE '%sleep%'");
-        crate::support::eventually("the clients are there", || SHARED.psql("postgres", &sessions) == "2");
+        eventually("the clients are there", || SHARED.psql("postgres", &sessions) == "2");
         let ran = test.run(["restore", "app", "--replace"]);
         let swapped = test.run(["restore", "app", "--replace", "--disconnect"]);
         done.store(true, Ordering::Relaxed);

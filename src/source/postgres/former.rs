@@ -165,8 +165,12 @@ mod tests {
     #[test]
     fn commands_can_be_copied_whatever_the_name_holds() {
         let of = |name| commands(name, "former", "after", Some("it's"));
-        insta::assert_snapshot!(of("a\"b").join("\n"), @"");
-        insta::assert_snapshot!(of("a\nb\\\"\u{202e}")[2], @"");
+        insta::assert_snapshot!(of("a\"b").join("\n"), @r#"
+        what was database a"b is kept as former
+        to drop it: DROP DATABASE "former";
+        to swap back: BEGIN; ALTER DATABASE "a""b" RENAME TO "after"; ALTER DATABASE "former" RENAME TO "a""b"; COMMENT ON DATABASE "a""b" IS 'it''s'; COMMIT;
+        "#);
+        insta::assert_snapshot!(of("a\nb\\\"\u{202e}")[2], @r#"to swap back: BEGIN; ALTER DATABASE U&"a\000Ab\\""\202E" RENAME TO "after"; ALTER DATABASE "former" RENAME TO U&"a\000Ab\\""\202E"; COMMENT ON DATABASE U&"a\000Ab\\""\202E" IS 'it''s'; COMMIT;"#);
         assert_eq!(shown_literal("a\\b"), "E'a\\\\b'");
         assert_eq!(shown_literal("a\n'b\\"), "U&'a\\000A''b\\\\'");
     }
@@ -176,6 +180,11 @@ mod tests {
         let properties = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1")]);
         let restored = properties(&[("owner", "admin"), ("work_mem", "16MB"), ("same", "1"), ("search_path", "")]);
-        insta::assert_snapshot!(differences(&live, &restored).join("\n"), @"");
+        insta::assert_snapshot!(differences(&live, &restored).join("\n"), @"
+        live had jit=off, the restored one has none
+        live had owner=app, the restored one has admin
+        live had no search_path, the restored one has an empty value
+        live had work_mem=64MB, the restored one has 16MB
+        ");
     }
 }
