@@ -1,7 +1,7 @@
 //! `restore --drill`: each chosen unit's backup restored into a scratch place, held against its
 //! inventory, asked the target's own questions, and thrown away.
 
-mod judge;
+pub(super) mod judge;
 mod select;
 mod summary;
 
@@ -121,6 +121,7 @@ impl Work<'_> {
         item.warnings.clone_from(&choice.warnings);
         let source = source_of(target);
         let landing = Landing {
+            id: choice.manifest.id,
             unit,
             facts: &choice.manifest.facts,
             bytes: choice.manifest.content.bytes,

@@ -5,8 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::catalog;
 use crate::catalog::resolve::When;
 use crate::commands::choose::{self, Choice, Wanted, read_into};
+use crate::commands::drill::judge;
 use crate::commands::stores::source_of;
 use crate::commands::{Found, notice, warn};
 use crate::config::model::{Config, Target};
@@ -17,7 +19,7 @@ use crate::observe::Event;
 use crate::outcome::{Items, Problem, RestoreItem, RestoreStatus, Severity};
 use crate::plan::{self, Names};
 use crate::quantity::{show_bytes, show_duration};
-use crate::source::{Destination, Landing, StageOptions};
+use crate::source::{Destination, Landing, StageOptions, Staged};
 
 /// `restore`'s options.
 #[derive(Debug, Clone)]
@@ -124,6 +126,7 @@ fn into_place(
     let source = source_of(target);
     let landing = Landing {
         unit: &choice.unit,
+        id: choice.manifest.id,
         facts: &choice.manifest.facts,
         bytes: choice.manifest.content.bytes,
         to,
@@ -135,15 +138,18 @@ fn into_place(
         warn(cx, choice.unit.as_str(), text);
     }
     item.warnings.extend(warnings);
-    let wanted = describe(target, to);
     if options.dry_run {
-        return Ok(wanted);
+        let kept = if options.stage.replace { "; a database that is there stays under another name" } else { "" };
+        return Ok(describe(target, to) + kept);
     }
     let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
     let mut sink = source.stage(&landing, cx)?;
     read_into(choice, &mut sink, cx)?;
-    let staged = sink.finish()?;
+    let mut staged = sink.finish()?;
     cx.cancel.check()?;
+    if options.stage.replace {
+        prove(choice, target, staged.as_mut(), item, cx)?;
+    }
     let published = staged.publish()?;
     for text in &published.warnings {
         warn(cx, choice.unit.as_str(), text);
@@ -151,6 +157,42 @@ fn into_place(
     item.warnings.extend(published.warnings);
     item.notes = published.notes;
     Ok(published.place)
+}
+
+/// Holds what is to take a live one's place against what was dumped, and asks it the target's own questions.
+fn prove(choice: &Choice<'_>, target: &Target, staged: &mut dyn Staged, item: &mut RestoreItem, cx: &Context) -> Result<()> {
+    let not_swapped = |error: Error| {
+        let what = format!("nothing is replaced: {}", error.cause());
+        error
+            .restated(what)
+            .hint("restore it beside the live one with --to-database NEWNAME and look, or choose another backup with --at")
+    };
+    match catalog::inventory::read(choice.store.storage.as_ref(), &choice.entry, &choice.manifest, cx) {
+        Ok(Some(inventory)) => {
+            if let Some(error) = judge::differences(&staged.compare(&inventory)?) {
+                return Err(not_swapped(error));
+            }
+        }
+        Ok(None) => passed_over(choice, "the backup has no inventory: what was restored is compared with nothing", item, cx),
+        Err(error) => {
+            cx.cancel.check()?;
+            let text = format!("what was restored is compared with nothing: {}", error.cause());
+            passed_over(choice, &text, item, cx);
+        }
+    }
+    for check in judge::asked(target, &choice.unit, choice.manifest.facts.database.as_deref())? {
+        let (_, failure) = judge::answered(check, staged.check(&check.sql))?;
+        if let Some(error) = failure {
+            return Err(not_swapped(error));
+        }
+        cx.cancel.check()?;
+    }
+    Ok(())
+}
+
+fn passed_over(choice: &Choice<'_>, text: &str, item: &mut RestoreItem, cx: &Context) {
+    warn(cx, choice.unit.as_str(), text);
+    item.warnings.push(text.to_owned());
 }
 
 fn describe(target: &Target, to: &Destination) -> String {

@@ -178,6 +178,9 @@ impl Reporter {
                     if unit.status != RestoreStatus::Planned && !self.speaker.was_finished(&unit.unit) {
                         self.speaker.say(Some(&unit.unit), &text::restored(unit));
                     }
+                    for line in &unit.notes {
+                        self.speaker.say(Some(&unit.unit), &text::note(&unit.unit, line));
+                    }
                     warn(&unit.unit, &unit.warnings);
                 }
             }

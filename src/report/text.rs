@@ -220,6 +220,11 @@ pub(super) fn restored(unit: &RestoreItem) -> String {
     }
 }
 
+/// A line about a unit, the end of which can be copied as it stands.
+pub(super) fn note(unit: &str, text: &str) -> String {
+    format!("{}: {}", visible(unit), visible(text))
+}
+
 /// The line of a decision that was carried out; `None` where it was not.
 pub(super) fn carried_out(entry: &PruneItem) -> Option<String> {
     let word = match (entry.decision, entry.done) {

@@ -139,6 +139,8 @@ pub struct StageOptions {
 pub struct Landing<'a> {
     /// Whose backup it is.
     pub unit: &'a UnitName,
+    /// The backup.
+    pub id: Id,
     /// What its manifest says.
     pub facts: &'a Facts,
     /// Bytes of content.

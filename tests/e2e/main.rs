@@ -45,6 +45,8 @@ mod locks;
 mod messages;
 mod properties;
 mod prune;
+mod replace;
+mod replace_breaks;
 mod restore;
 mod role;
 mod restore_breaks;

@@ -76,7 +76,7 @@ pub(super) fn is_backups_fault(error: &Error) -> bool {
 }
 
 /// What differs from what was dumped, as one failure.
-pub(super) fn differences(compared: &Comparison) -> Option<Error> {
+pub(in crate::commands) fn differences(compared: &Comparison) -> Option<Error> {
     let differences = &compared.differences;
     let shown = differences.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
     let more = match differences.len().saturating_sub(SHOWN) {
@@ -98,7 +98,7 @@ pub(super) fn nothing_compared() -> Error {
 }
 
 /// The checks that are put to this unit.
-pub(super) fn asked<'a>(target: &'a Target, unit: &UnitName, database: Option<&str>) -> Result<Vec<&'a Check>> {
+pub(in crate::commands) fn asked<'a>(target: &'a Target, unit: &UnitName, database: Option<&str>) -> Result<Vec<&'a Check>> {
     let mut asked = Vec::new();
     // Roles and tablespaces are no database that could be asked.
     for check in target.checks().iter().filter(|_| !unit.is_globals()) {
@@ -111,7 +111,7 @@ pub(super) fn asked<'a>(target: &'a Target, unit: &UnitName, database: Option<&s
 }
 
 /// What came of a question, and why it did not hold, where it did not. An error is one that ended the drill.
-pub(super) fn answered(check: &Check, answer: Result<String>) -> Result<(QuestionItem, Option<Error>)> {
+pub(in crate::commands) fn answered(check: &Check, answer: Result<String>) -> Result<(QuestionItem, Option<Error>)> {
     let expected = check.expect.clone().unwrap_or_else(|| "true".to_owned());
     let question =
         |ok, found: &str| QuestionItem { name: check.name.clone(), ok, expected: expected.clone(), found: found.to_owned() };

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use super::client::{Client, Psql, Version, quote_identifier};
 use super::facts::{self, Receiver, RestoreFacts};
 use super::filter::Omit;
+use super::replace::{self, Live};
 use super::scratch::scratch_name;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
+use crate::names::Id;
 use crate::source::{Destination, Facts, Landing, StageOptions};
 
 /// What to do where a server that is in use lacks what a drill needs.
@@ -29,6 +31,10 @@ pub(super) struct Arrival {
     pub make_roles: Vec<String>,
     /// The wanted name is taken by an empty database.
     pub replaces_empty: bool,
+    /// The database that has the wanted name, and makes room.
+    pub live: Option<Live>,
+    /// The backup.
+    pub id: Id,
     /// The receiving server's major version.
     pub server_major: u32,
     /// The scratch database's owner; none with `--no-owner`.
@@ -51,14 +57,18 @@ pub(super) struct Arrival {
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
     let options = facts.options(landing.options);
     let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
+    // First, as it names everything that is in the way of a swap.
+    let live = if receiver.exists && options.replace { replace::examine(&admin, wanted, options, cx)? } else { None };
     let is_drill = *landing.to == Destination::Drill;
     check_receiver(&receiver, &facts, options, is_drill)?;
-    if receiver.exists {
+    let replaces_empty = receiver.exists && live.is_none();
+    if replaces_empty {
         check_empty(&admin, wanted, &receiver, cx)?;
     }
     let to = Version::parse(&receiver.server_version);
     let mut warnings: Vec<String> = to.iter().flat_map(|to| remarks_on_versions(&admin, landing.facts, to)).collect();
-    warnings.extend(remarks(wanted, &receiver));
+    warnings.extend(remarks(wanted, &receiver, replaces_empty));
+    warnings.extend(live.iter().flat_map(|live| live.remarks.clone()));
     let server_major = to.map_or(0, |version| version.major);
     let scratch = if is_drill { wanted.to_owned() } else { scratch_name(wanted)? };
     let make_roles: Vec<String> =
@@ -82,7 +92,9 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
         temporary: false,
         leftovers: receiver.leftovers,
         make_roles,
-        replaces_empty: receiver.exists,
+        replaces_empty,
+        live,
+        id: landing.id,
         server_major,
         owner,
         omit,
@@ -106,9 +118,9 @@ fn remarks_on_versions(admin: &Psql, dumped: &Facts, to: &Version) -> Vec<String
 }
 
 /// What else a person should know before the restore begins.
-fn remarks(wanted: &str, receiver: &Receiver) -> Vec<String> {
+fn remarks(wanted: &str, receiver: &Receiver, replaces_empty: bool) -> Vec<String> {
     let mut remarks = Vec::new();
-    if !receiver.own_settings.is_empty() {
+    if replaces_empty && !receiver.own_settings.is_empty() {
         let own = receiver.own_settings.join(", ");
         remarks.push(format!("the empty database {wanted} is replaced, and its own settings and privileges go with it: {own}"));
     }
@@ -177,7 +189,7 @@ fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptio
 fn check_empty(admin: &Psql, wanted: &str, receiver: &Receiver, cx: &Context) -> Result<()> {
     let refuse = |cause: String| {
         Err(Error::new(Kind::Refused, cause)
-            .hint("restore beside it with --to-database NEWNAME, or drop or rename the database first")
+            .hint("restore beside it with --to-database NEWNAME, or swap with it (--replace), or drop or rename it first")
             .step("examine"))
     };
     if receiver.is_template {

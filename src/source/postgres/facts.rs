@@ -299,7 +299,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
            'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
            'is_template', EXISTS (SELECT FROM pg_database WHERE datname = {wanted} AND datistemplate),
-           'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND backend_type <> 'autovacuum worker'),
+           'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND usesysid IS NOT NULL),
            'own_settings', (SELECT coalesce(json_agg(x), '[]') FROM (
               SELECT unnest(s.setconfig) AS x FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                WHERE d.datname = {wanted}

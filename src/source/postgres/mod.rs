@@ -14,6 +14,7 @@ mod diagnosis;
 mod drill;
 mod facts;
 mod filter;
+mod former;
 mod globals;
 mod lexer;
 mod load;

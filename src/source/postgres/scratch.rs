@@ -82,36 +82,52 @@ impl Scratch {
         &self.name
     }
 
-    /// Gives it the wanted name in one step. An empty database that has the name already makes
-    /// room in the same transaction, and is dropped afterwards when it is still empty.
-    pub(super) fn publish(mut self, wanted: &str, former: Option<&str>, properties: &Properties, cx: &Context) -> Result<()> {
+    /// Gives it the wanted name in one transaction, which begins with `make_room`: statements that take the name from
+    /// another database. On an error nothing was renamed, and it may be tried again. `psql` is on the maintenance
+    /// database, and its sessions' name begins like those of the restore.
+    pub(super) fn publish(
+        &mut self,
+        wanted: &str,
+        make_room: &str,
+        properties: &Properties,
+        psql: &Psql,
+        cx: &Context,
+    ) -> Result<()> {
         let (scratch, name) = (quote_identifier(&self.name), quote_identifier(wanted));
-        let make_room = former.map(|former| format!("ALTER DATABASE {name} RENAME TO {};\n", quote_identifier(former)));
         let sql = format!(
-            "BEGIN;\n{}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
-            make_room.unwrap_or_default(),
-            properties::at_publication(&self.name, properties),
+            "BEGIN;\n{make_room}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
+            properties::at_publication(&self.name, properties)
         );
         let doing = format!("giving the restored database its name {wanted}");
-        let renamed = self.admin.run(&sql, &doing, cx).map(drop).map_err(|error| error.step("publish"));
+        let Err(error) = psql.run(&sql, &doing, cx) else {
+            self.armed = false;
+            return Ok(());
+        };
         // The answer may be lost where the rename is done: then the database is no scratch any more.
-        match renamed {
-            Err(error) if !self.was_renamed() => Err(error),
-            _ => {
+        match self.was_renamed() {
+            Ok(true) => {
                 self.armed = false;
                 Ok(())
+            }
+            Ok(false) => Err(error.step("publish")),
+            Err(unknown) => {
+                let hint = format!(
+                    "look on the server: where database {} is gone, {wanted} is the restored one, and all is done ({})",
+                    self.name,
+                    unknown.cause()
+                );
+                Err(error.hint(hint).step("publish"))
             }
         }
     }
 
-    /// After a rename whose answer was lost: whether the scratch name is gone for certain.
-    fn was_renamed(&self) -> bool {
-        let look = || -> Result<bool> {
-            let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
+    /// After a rename whose answer was lost: whether the scratch name is gone. An error where the server does not say.
+    fn was_renamed(&self) -> Result<bool> {
+        let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
+        patiently(&cx, || {
             self.admin.end_sessions(&self.admin.application, &cx)?;
             Ok(!find(&self.admin, &self.name, &cx)?.there)
-        };
-        look().unwrap_or(false)
+        })
     }
 
     /// Removes it, and says so when it can't.
@@ -124,16 +140,7 @@ impl Scratch {
             return Ok(());
         }
         let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
-        let begun = Instant::now();
-        let removed = loop {
-            match remove(&self.admin, &self.name, &cx) {
-                // A server that crashed may be back in a moment.
-                Err(error) if error.kind() == Kind::Connection && begun.elapsed() < COMES_BACK => {
-                    cx.cancel.sleep(Duration::from_millis(500)).map_err(|_| error)?;
-                }
-                other => break other,
-            }
-        };
+        let removed = patiently(&cx, || remove(&self.admin, &self.name, &cx));
         removed.map_err(|error| {
             let hint = format!("drop it by hand: DROP DATABASE {} WITH (FORCE);", quote_identifier(&self.name));
             Error::new(Kind::Database, format!("the scratch database {} could not be dropped", self.name))
@@ -148,6 +155,19 @@ impl Drop for Scratch {
         if let Err(error) = self.remove() {
             let hint = error.hint_text().unwrap_or_default();
             self.cx.observer.event(Event::Warning { target: None, text: format!("{error}; {hint}") });
+        }
+    }
+}
+
+/// Tries again for a while where the server does not answer: one that crashed may be back in a moment.
+fn patiently<T>(cx: &Context, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == Kind::Connection && begun.elapsed() < COMES_BACK => {
+                cx.cancel.sleep(Duration::from_millis(500)).map_err(|_| error)?;
+            }
+            other => return other,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier};
 use super::compare;
 use super::facts;
+use super::replace;
 use super::scratch::{Scratch, scratch_name};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -34,21 +35,31 @@ impl Staged for StagedDatabase {
     }
 
     fn publish(self: Box<Self>) -> Result<Published> {
-        let Self { scratch, arrival, mut warnings, cx } = *self;
-        let Arrival { admin, wanted, replaces_empty, facts, .. } = arrival;
-        let former = if replaces_empty { Some(scratch_name(&wanted)?) } else { None };
-        scratch.publish(&wanted, former.as_deref(), &facts.properties, &cx)?;
-        if let Some(former) = former {
-            // It is published: what is left to do is clean-up, whoever interrupts now.
-            let cx = cx.with_cancel(Cancel::for_clean_up()?);
-            warnings.extend(drop_former(&admin, &former, &wanted, &cx));
+        let Self { mut scratch, arrival, mut warnings, cx } = *self;
+        let mut notes = Vec::new();
+        let Arrival { admin, wanted, replaces_empty, .. } = &arrival;
+        if let Some(live) = &arrival.live {
+            notes = replace::swap(&mut scratch, live, &arrival, &cx)?.notes;
+        } else {
+            let former = if *replaces_empty { Some(scratch_name(wanted)?) } else { None };
+            let make_room = former.as_deref().map(|former| rename(wanted, former)).unwrap_or_default();
+            scratch.publish(wanted, &make_room, &arrival.facts.properties, admin, &cx)?;
+            if let Some(former) = former {
+                // It is published: what is left to do is clean-up, whoever interrupts now.
+                let cx = cx.with_cancel(Cancel::for_clean_up()?);
+                warnings.extend(drop_former(admin, &former, wanted, &cx));
+            }
         }
-        Ok(Published { place: format!("database {wanted}"), warnings, notes: Vec::new() })
+        Ok(Published { place: format!("database {wanted}"), warnings, notes })
     }
 
     fn discard(self: Box<Self>) -> Result<()> {
         self.scratch.discard()
     }
+}
+
+fn rename(from: &str, to: &str) -> String {
+    format!("ALTER DATABASE {} RENAME TO {};\n", quote_identifier(from), quote_identifier(to))
 }
 
 /// The empty database that had the name: dropped only when nothing came into it in the meantime. A
