@@ -134,18 +134,12 @@ fn shown_literal(text: &str) -> String {
 }
 
 fn escaped(text: &str, quote: char) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if is_hidden(c) {
-            out += &format!("\\{:04X}", u32::from(c));
-        } else {
-            out.push(c);
-            if c == quote || c == '\\' {
-                out.push(c);
-            }
-        }
-    }
-    out
+    let written = |c: char| match c {
+        _ if is_hidden(c) => format!("\\{:04X}", u32::from(c)),
+        _ if c == quote || c == '\\' => [c, c].iter().collect(),
+        _ => c.to_string(),
+    };
+    text.chars().map(written).collect()
 }
 
 #[cfg(test)]

@@ -63,8 +63,8 @@ pub(super) fn probe(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Res
 }
 
 /// Starts pg_dumpall.
-pub(super) fn capture(psql: Psql, client_bin: Option<&Path>, cx: &Context) -> Result<Box<dyn Capture>> {
-    let (facts, client, warnings) = look(&psql, client_bin, cx)?;
+pub(super) fn capture(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<Box<dyn Capture>> {
+    let (facts, client, warnings) = look(psql, client_bin, cx)?;
     let without = (!facts.sees_passwords).then_some("--no-role-passwords");
     let program = Program::new(&client.path).args(["--globals-only", "--no-password"]).args(without);
     let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", "UTF8");
@@ -183,7 +183,8 @@ pub(super) fn absent(admin: &Psql, roles: &[String], cx: &Context) -> Result<Vec
 
 /// Makes roles that can't log in, all or none.
 pub(super) fn create(admin: &Psql, roles: &[String], cx: &Context) -> Result<()> {
-    let statements: String = roles.iter().map(|role| format!("CREATE ROLE {} NOLOGIN;\n", quote_identifier(role))).collect();
+    let statement = |role: &String| ["CREATE ROLE ", &quote_identifier(role), " NOLOGIN;\n"].concat();
+    let statements: String = roles.iter().map(statement).collect();
     let made = admin.run(&format!("BEGIN;\n{statements}COMMIT;"), "creating roles", cx);
     made.map(drop).map_err(|error| error.step("roles").hint_if_none("the role that restores needs CREATEROLE"))
 }

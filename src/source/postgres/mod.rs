@@ -193,7 +193,11 @@ impl Source for Postgres {
     fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>> {
         let psql = self.psql(unit, application_name(unit, id), cx)?;
         if unit.is_globals() {
-            return globals::capture(maintenance(&self.programs("psql", cx)?, &psql, cx)?, self.config.client_bin.as_deref(), cx);
+            return globals::capture(
+                &maintenance(&self.programs("psql", cx)?, &psql, cx)?,
+                self.config.client_bin.as_deref(),
+                cx,
+            );
         }
         let (facts, psql, pg_dump, warnings) = self.source_of(psql, "pg_dump", cx)?;
         Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))

@@ -257,7 +257,7 @@ pub(super) fn swap(scratch: &mut Scratch, live: &Live, arrival: &Arrival, cx: &C
     loop {
         let rule = if options.disconnect { Sessions::Ended } else { Sessions::WaitedFor };
         hold_off(admin, wanted, rule, cx)?;
-        let swapped = if options.disconnect {
+        let outcome = if options.disconnect {
             let names = [wanted.as_str(), scratch.name()].map(str::to_owned);
             while_disconnecting(admin, &swapper.application, &names, cx, || {
                 scratch.publish(wanted, &make_room, &arrival.facts.properties, &swapper, cx)
@@ -265,7 +265,7 @@ pub(super) fn swap(scratch: &mut Scratch, live: &Live, arrival: &Arrival, cx: &C
         } else {
             scratch.publish(wanted, &make_room, &arrival.facts.properties, &swapper, cx)
         };
-        match swapped {
+        match outcome {
             Ok(()) => return Ok(former),
             Err(error) if options.disconnect && attempt < ATTEMPTS && error.cause().contains(IN_USE) => attempt += 1,
             Err(error) => {

@@ -87,7 +87,7 @@ fn what(words: &[&str]) -> What {
         }
         // A parameter of a library that is not loaded there.
         ["GRANT" | "REVOKE", ..] if words.contains(&"PARAMETER") => What::LeftOut,
-        ["CREATE" | "ALTER", "ROLE", ..] | ["COMMENT", "ON", "ROLE", ..] | ["GRANT", ..] | ["SET", ..] => What::Replayed,
+        ["CREATE" | "ALTER", "ROLE", ..] | ["COMMENT", "ON", "ROLE", ..] | ["GRANT" | "SET", ..] => What::Replayed,
         ["SECURITY", "LABEL", ..] => What::LeftOut,
         _ => What::Strange,
     }
