@@ -359,7 +359,7 @@ fn an_archive_that_is_not_whole_is_no_backup() {
         (r#"{real} "$@" | sed '1s/^PGDMP\x01./PGDMP\x01\x63/'"#, "version 1.99"),
         (r#"{real} "$@"; echo more"#, "the archive has"),
         (r#"exec {real} "$@" --compress=3"#, "compressed"),
-        (r#"exec {real} --format=plain"#, "not an archive's"),
+        ("exec {real} --format=plain", "not an archive's"),
     ] {
         let test = dumping(script);
         let ran = test.run(["backup"]).fails(1);
