@@ -108,24 +108,31 @@ impl Machine {
     }
 }
 
-/// The blocks of a page that are run where artifacts are compressed like this.
-fn steps(path: &str, compression: &str) -> Vec<Block> {
+/// The blocks of a page that are run where its backups are made in this way: `gzip`, the default, which the page
+/// shows; another compression; or `custom`, pg_dump's archive.
+fn steps(path: &str, way: &str) -> Vec<Block> {
     let is_step = |block: &Block| {
         let words: Vec<_> = block.info.split(' ').collect();
-        matches!(words[..], ["sh" | "sql" | "crontab"] | ["yaml", _]) || words[..] == ["sh", compression]
+        matches!(words[..], ["sh" | "sql" | "crontab"] | ["yaml", _]) || words[..] == ["sh", way]
     };
     let mut steps: Vec<_> = page(path).blocks().into_iter().filter(is_step).collect();
-    // gzip is the default; the page shows no other.
-    for block in steps.iter_mut().filter(|block| block.info.starts_with("yaml") && compression != "gzip") {
-        let line = "    database: shop\n";
-        assert!(block.text.contains(line));
-        block.text = block.text.replace(line, &format!("{line}    compression: {{ type: {compression} }}\n"));
+    let more = match way {
+        "gzip" => return steps,
+        "custom" => "    format: custom\n".to_owned(),
+        _ => format!("    compression: {{ type: {way} }}\n"),
+    };
+    let line = "    database: shop\n";
+    let mut changed = 0;
+    for block in steps.iter_mut().filter(|block| block.info.starts_with("yaml") && block.text.contains(line)) {
+        block.text = block.text.replace(line, &format!("{line}{more}"));
+        changed += 1;
     }
+    assert!(changed > 0, "{path} has no {line:?}");
     steps
 }
 
 /// From nothing to a nightly backup and every restore, each of which must be the original.
-fn follow_the_quickstart(compression: &str, ending: &str) {
+fn follow_the_quickstart(way: &str, ending: &str) {
     let machine = Machine::new();
     let server = &machine.server;
     let dump = |name: &str| {
@@ -134,7 +141,7 @@ fn follow_the_quickstart(compression: &str, ending: &str) {
         comparable(&String::from_utf8(output.stdout).unwrap())
     };
     let original = dump("shop");
-    let mut blocks = steps("QUICKSTART.md", compression);
+    let mut blocks = steps("QUICKSTART.md", way);
     // What is found by hand is not another target's, though that one's name begins alike and it is newer.
     let by_hand = blocks.iter().position(|block| block.text.contains("ls -d")).unwrap();
     let other = "/var/backups/db-backup/web1/29991231_235959Z";
@@ -167,6 +174,11 @@ fn the_quickstart_leads_to_every_restore_of_zstd() {
 #[test]
 fn the_quickstart_leads_to_every_restore_of_what_is_not_compressed() {
     follow_the_quickstart("none", ".sql");
+}
+
+#[test]
+fn the_quickstart_leads_to_every_restore_of_an_archive() {
+    follow_the_quickstart("custom", ".dump.gz");
 }
 
 #[test]
