@@ -139,7 +139,7 @@ fn into_place(
     }
     item.warnings.extend(warnings);
     if options.dry_run {
-        let kept = if options.stage.replace { "; a database that is there stays under another name" } else { "" };
+        let kept = if options.stage.replace { "; a database that is there would stay as NAME_before_..." } else { "" };
         return Ok(describe(target, to) + kept);
     }
     let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
@@ -197,7 +197,7 @@ fn passed_over(choice: &Choice<'_>, text: &str, item: &mut RestoreItem, cx: &Con
 
 fn describe(target: &Target, to: &Destination) -> String {
     match to {
-        Destination::Own => format!("the own place of target {}", target.name),
+        Destination::Own => format!("its own place, by target {}", target.name),
         Destination::Database(name) => format!("database {name}"),
         Destination::Drill => "a scratch place".to_owned(),
     }

@@ -158,7 +158,17 @@ fn required_variables(config: &str) -> BTreeSet<String> {
 const COMMANDS: [&str; 6] = ["generate", "validate", "backup", "list", "restore", "prune"];
 /// Programs whose options are not ours.
 const FOREIGN: [&str; 12] = [
-    "cargo", "createdb", "createuser", "echo", "extra_args", "install", "pg_dump", "pg_restore", "psql", "setpriv", "strace",
+    "cargo",
+    "createdb",
+    "createuser",
+    "echo",
+    "extra_args",
+    "install",
+    "pg_dump",
+    "pg_restore",
+    "psql",
+    "setpriv",
+    "strace",
     "sha256sum",
 ];
 

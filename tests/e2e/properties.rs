@@ -65,6 +65,17 @@ fn all_that_pg_dump_leaves_out_comes_back() {
 }
 
 #[test]
+fn a_drill_of_it_has_nothing_to_warn_of() {
+    let cluster = server();
+    changed(&cluster, "drilled");
+    let original = cluster.adopt("drilled");
+    let test = target_on(Test::new(), &cluster, SUPERUSER, original.name());
+    test.run(["backup"]).ok();
+    // Cron would mail it.
+    assert_eq!(test.run(["-q", "restore", "--drill"]).ok().stderr, "");
+}
+
+#[test]
 fn what_can_not_be_put_back_is_said_with_its_statement() {
     let cluster = server();
     changed(&cluster, "partly");
@@ -80,7 +91,7 @@ fn what_can_not_be_put_back_is_said_with_its_statement() {
     test.run(["restore", "app", "--to-database", "partly_back"])
         .ok()
         .says("settings of role \"reader\" in the database are left out, as there is no such role")
-        .says("privileges on the database are left out for roles that are not there");
+        .says("privileges on the database are left out, as there is no such role: \"reader\"");
     cluster.psql("postgres", "ALTER ROLE reader_gone RENAME TO reader");
     let settings =
         "SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = 'partly_back'";

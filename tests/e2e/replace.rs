@@ -93,11 +93,11 @@ fn what_the_live_one_had_beside_its_content_is_told_where_it_differs() {
     let notes = ran.json()["items"][0]["notes"].as_array().unwrap().clone();
     let _former = cluster.adopt(&formers(cluster, name).concat());
     for said in [
-        "live had work_mem=64MB, the restored one has none",
-        "live had connection limit=7, the restored one has -1",
-        "live had jit for role teller=off, the restored one has none",
-        "live had owner=teller, the restored one has admin",
-        "live had privileges of reader=CREATE, the restored one has none",
+        "the former one had work_mem=64MB, the restored one has none",
+        "the former one had connection limit=7, the restored one has -1",
+        "the former one had jit for role teller=off, the restored one has none",
+        "the former one had owner=teller, the restored one has admin",
+        "the former one had privileges of reader=CREATE, the restored one has none",
     ] {
         assert!(notes.iter().any(|note| note == said), "{said}: {notes:?}");
     }
@@ -299,7 +299,10 @@ fn a_dry_run_says_what_would_be_and_changes_nothing() {
     let database = SHARED.create_database();
     let (test, before) = (changed_since(&database), database.dump());
     let ran = test.run(["restore", "app", "--replace", "--dry-run"]).ok();
-    assert!(ran.stdout.contains("the own place of target app; a database that is there stays under another name"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("its own place, by target app; a database that is there would stay as NAME_before_..."),
+        "{ran:?}"
+    );
     let _session = Session::start(&SHARED, database.name(), "SELECT 1;");
     test.run(["restore", "app", "--replace", "--disconnect", "--dry-run"]).ok().says("are ended before the swap: pid ");
     is_untouched(&database, &before);

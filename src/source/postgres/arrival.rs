@@ -71,8 +71,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
     warnings.extend(live.iter().flat_map(|live| live.remarks.clone()));
     let server_major = to.map_or(0, |version| version.major);
     let scratch = if is_drill { wanted.to_owned() } else { scratch_name(wanted)? };
-    let make_roles: Vec<String> =
-        if options.missing_roles { lacking_roles(&receiver, &facts, options).into_iter().cloned().collect() } else { Vec::new() };
+    let make_roles = if options.missing_roles { roles_to_make(&receiver, &facts, options) } else { Vec::new() };
     if !make_roles.is_empty() {
         let names = list(make_roles.iter().map(String::as_str));
         warnings.push(format!("roles that the server lacks are made first, without login or password, and stay: {names}"));
@@ -141,6 +140,12 @@ fn remarks(wanted: &str, receiver: &Receiver, replaces_empty: bool) -> Vec<Strin
 /// The roles that the dump can't be loaded without, and the server does not have.
 fn lacking_roles<'a>(receiver: &'a Receiver, facts: &RestoreFacts, options: StageOptions) -> Vec<&'a String> {
     receiver.missing_roles.iter().filter(|role| facts.needs_role(role, options)).collect()
+}
+
+/// Those, and the ones that only the database's own settings and privileges name, which a load does not need.
+fn roles_to_make(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions) -> Vec<String> {
+    let is_named = |role: &str| facts.needs_role(role, options) || facts.properties.needs_role(role, &facts.owner, options);
+    receiver.missing_roles.iter().filter(|role| is_named(role)).cloned().collect()
 }
 
 fn check_receiver(receiver: &Receiver, facts: &RestoreFacts, options: StageOptions, is_drill: bool) -> Result<()> {

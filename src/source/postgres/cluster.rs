@@ -125,7 +125,8 @@ impl Cluster {
     /// Makes what a dump names beside its database: roles that can't log in, and tablespaces.
     pub(super) fn make_placeholders(&self, facts: &RestoreFacts) -> Result<()> {
         let lists = [Some(&facts.roles), Some(&facts.owners), Some(&facts.policy_roles), facts.grant_roles.as_ref()];
-        let mut roles: Vec<&String> = lists.into_iter().flatten().flatten().chain([&facts.owner]).collect();
+        let dumped = lists.into_iter().flatten().flatten().chain([&facts.owner]).map(String::as_str);
+        let mut roles: Vec<&str> = dumped.chain(facts.properties.roles()).collect();
         roles.sort_unstable();
         roles.dedup();
         // The names that PostgreSQL keeps for itself are there already.
@@ -133,7 +134,7 @@ impl Cluster {
         let mut statements = Vec::new();
         for role in roles {
             // Only a superuser may own some things; an earlier version's manifest does not say who was one.
-            let is_superuser = facts.superusers.as_ref().is_none_or(|superusers| superusers.contains(role));
+            let is_superuser = facts.superusers.as_ref().is_none_or(|superusers| superusers.iter().any(|other| other == role));
             let attribute = if is_superuser { " SUPERUSER" } else { "" };
             statements.push(format!("CREATE ROLE {} NOLOGIN{attribute};\n", quote_identifier(role)));
         }

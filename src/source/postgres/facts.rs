@@ -287,6 +287,10 @@ pub(super) struct Receiver {
 
 /// Asks the server that is to receive a restore as database `wanted`.
 pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: &Context) -> Result<Receiver> {
+    let mut roles = facts.roles.clone();
+    roles.extend(
+        facts.properties.roles().into_iter().filter(|role| !facts.roles.iter().any(|known| known == role)).map(str::to_owned),
+    );
     let extensions: Vec<String> =
         facts.extensions.iter().map(|text| text.rsplit_once(' ').map_or(text.as_str(), |(name, _)| name).to_owned()).collect();
     let missing = |names: &[String], present: &str| {
@@ -312,7 +316,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'missing_roles', {},
            'missing_tablespaces', {},
            'missing_extensions', {});",
-        missing(&facts.roles, "SELECT rolname FROM pg_roles"),
+        missing(&roles, "SELECT rolname FROM pg_roles"),
         missing(&facts.tablespaces, "SELECT spcname FROM pg_tablespace"),
         missing(&extensions, "SELECT name FROM pg_available_extensions"),
         wanted = quote_literal(wanted),

@@ -110,9 +110,9 @@ fn differences(live: &Properties, restored: &Properties) -> Vec<String> {
     let text = |value: &String| if value.is_empty() { "an empty value".to_owned() } else { value.clone() };
     let told = |key: &String| match (live.get(key), restored.get(key)) {
         (Some(had), Some(has)) if had == has => None,
-        (Some(had), Some(has)) => Some(format!("live had {key}={had}, the restored one has {}", text(has))),
-        (Some(had), None) => Some(format!("live had {key}={had}, the restored one has none")),
-        (None, Some(has)) => Some(format!("live had no {key}, the restored one has {}", text(has))),
+        (Some(had), Some(has)) => Some(format!("the former one had {key}={had}, the restored one has {}", text(has))),
+        (Some(had), None) => Some(format!("the former one had {key}={had}, the restored one has none")),
+        (None, Some(has)) => Some(format!("the former one had no {key}, the restored one has {}", text(has))),
         (None, None) => None,
     };
     keys.into_iter().filter_map(told).collect()
@@ -174,10 +174,10 @@ mod tests {
         let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1")]);
         let restored = properties(&[("owner", "admin"), ("work_mem", "16MB"), ("same", "1"), ("search_path", "")]);
         insta::assert_snapshot!(differences(&live, &restored).join("\n"), @"
-        live had jit=off, the restored one has none
-        live had owner=app, the restored one has admin
-        live had no search_path, the restored one has an empty value
-        live had work_mem=64MB, the restored one has 16MB
+        the former one had jit=off, the restored one has none
+        the former one had owner=app, the restored one has admin
+        the former one had no search_path, the restored one has an empty value
+        the former one had work_mem=64MB, the restored one has 16MB
         ");
     }
 }

@@ -194,6 +194,10 @@ pub(super) fn listed(roles: &[String]) -> String {
     roles.iter().map(|role| quote_identifier(role)).collect::<Vec<_>>().join(", ")
 }
 
+fn counted(roles: usize) -> String {
+    if roles == 1 { "1 role".to_owned() } else { format!("{roles} roles") }
+}
+
 /// Looks which roles would be made, and changes nothing.
 pub(super) fn check(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
     let (_, roles) = missing(source, landing, cx)?;
@@ -257,13 +261,13 @@ impl Staged for StagedRoles {
 
     fn publish(self: Box<Self>) -> Result<Published> {
         create(&self.admin, &self.missing, &self.cx)?;
-        let server = self.admin.connection.describe();
+        let server = format!("the server over {}", self.admin.connection.describe());
         let (place, notes) = match self.missing.as_slice() {
-            [] => (format!("{server}, which has all of its roles: nothing was made"), Vec::new()),
+            [] => (format!("{server} (it has all of the roles: nothing was made)"), Vec::new()),
             made => {
                 let note =
                     format!("made without login or password: {}; --output has their attributes and memberships", listed(made));
-                (format!("{server}: {} roles made", made.len()), vec![note])
+                (format!("{server} ({} made)", counted(made.len())), vec![note])
             }
         };
         Ok(Published { place, warnings: Vec::new(), notes })

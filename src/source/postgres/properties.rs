@@ -8,6 +8,7 @@ use super::client::{Psql, quote_identifier, quote_literal};
 use super::scratch::Scratch;
 use crate::error::{Kind, Result};
 use crate::host::Context;
+use crate::source::StageOptions;
 
 /// How every comment begins that we write ourselves: none of a user's.
 const OURS: &str = "db-backup-tools ";
@@ -71,13 +72,27 @@ impl Properties {
 
     /// Every role that it names.
     pub(super) fn roles(&self) -> Vec<&str> {
-        let granted = self.acl.iter().flatten().flat_map(|grant| [Some(grant.grantor.as_str()), grant.grantee.as_deref()]);
-        let mut roles: Vec<&str> =
-            granted.flatten().chain(self.role_settings.iter().map(|settings| settings.role.as_str())).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        roles
+        sorted(self.granted().chain(self.role_settings.iter().map(|settings| settings.role.as_str())))
     }
+
+    /// Those that its privileges name, on either side.
+    fn granted(&self) -> impl Iterator<Item = &str> {
+        self.acl.iter().flatten().flat_map(|grant| [Some(grant.grantor.as_str()), grant.grantee.as_deref()]).flatten()
+    }
+
+    /// Whether something is left out where there is no such role.
+    pub(super) fn needs_role(&self, role: &str, owner: &str, options: StageOptions) -> bool {
+        let has_settings = self.role_settings.iter().any(|settings| settings.role == role);
+        let granted = !options.no_privileges && self.granted().any(|other| other == role);
+        !role.starts_with("pg_") && (has_settings || (granted && !(options.no_owner && role == owner)))
+    }
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Gives a loaded scratch database what its dump could not. What could not be put back comes back, a
@@ -158,7 +173,9 @@ fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> (Vec<Str
         let owner = facts.owner.as_str();
         statements.push(privileges(&name, &granted, owner, options.no_owner));
         if !lost.is_empty() {
-            left_out.push("privileges on the database are left out for roles that are not there".to_owned());
+            let named = |role: &&str| missing.iter().any(|other| other == role);
+            let roles = sorted(facts.properties.granted()).into_iter().filter(named).map(quote_identifier).collect::<Vec<_>>();
+            left_out.push(format!("privileges on the database are left out, as there is no such role: {}", roles.join(", ")));
         }
     }
     (statements, left_out)
