@@ -147,7 +147,7 @@ fn into_place(
     read_into(choice, &mut sink, cx)?;
     let mut staged = sink.finish()?;
     cx.cancel.check()?;
-    if options.stage.replace {
+    if options.stage.replace && *to != Destination::MissingRoles {
         prove(choice, target, staged.as_mut(), item, cx)?;
     }
     let published = staged.publish()?;
@@ -163,7 +163,9 @@ fn into_place(
 fn prove(choice: &Choice<'_>, target: &Target, staged: &mut dyn Staged, item: &mut RestoreItem, cx: &Context) -> Result<()> {
     let not_swapped = |error: Error| {
         let what = format!("nothing is replaced: {}", error.cause());
-        error.restated(what).hint("restore it beside the live one with --to-database NEWNAME and look, or choose another backup with --at")
+        error
+            .restated(what)
+            .hint("restore it beside the live one with --to-database NEWNAME and look, or choose another backup with --at")
     };
     match catalog::inventory::read(choice.store.storage.as_ref(), &choice.entry, &choice.manifest, cx) {
         Ok(Some(inventory)) => {

@@ -5,16 +5,16 @@ use std::fs;
 
 use crate::forge::{backed_up, databases_of};
 use crate::session::Session;
-use crate::support::{Cluster, Database, Ran, SHARED, Test, eventually};
+use crate::support::{Cluster, Database, Ran, Test, eventually};
 
 /// Counts psql's calls. At the one whose number is in `at`, the program is killed: with `during` when psql begins,
 /// which goes on without it, with `after` when psql has ended.
 const KILLER: &str = r#"n=$(cat '{dir}/calls'); n=$((n + 1)); echo $n >'{dir}/calls'
     [ "$n" = "$(cat '{dir}/at')" ] || exec {real} "$@"
     if grep -q during '{dir}/how'; then
-        exec 3<&0; {real} "$@" <&3 & kill -9 $PPID; wait
+        exec 3<&0; {real} "$@" <&3 & kill -9 $PPID; wait; touch '{dir}/ended'
     else
-        {real} "$@"; kill -9 $PPID
+        {real} "$@"; kill -9 $PPID; touch '{dir}/ended'
     fi"#;
 
 /// A live database that has changed since its backup, and what both look like.
@@ -42,12 +42,8 @@ impl Live {
     #[track_caller]
     fn is_replaced(&self, when: &str) -> bool {
         let cluster = self.database.cluster();
-        let ours = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'db-backup-tools restore')
-                AND (strpos(query, '{0}') > 0 OR starts_with(datname, '{0}'))",
-            self.database.name()
-        );
-        eventually("its sessions are gone", || cluster.psql("postgres", &ours) == "0");
+        let ours = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'db-backup-tools restore')";
+        eventually("its sessions are gone", || cluster.psql("postgres", ours) == "0");
         let (now, formers, scratch) = (self.database.dump(), self.named("before"), self.named("restoring"));
         if formers.is_empty() {
             assert_eq!(now, self.live, "{when}");
@@ -79,7 +75,7 @@ impl Live {
 
 /// Kills the program at each call of psql in turn, and looks what is there then. How often it was replaced.
 fn killed_at_each_call(how: &str, options: &[&str]) -> usize {
-    let (live, test) = Live::new(&SHARED);
+    let (live, test) = Live::new(&Cluster::start());
     // The backup was made with programs of its own: from here on they are the test's.
     let text = fs::read_to_string(test.path("backup.yml")).unwrap();
     let kept: Vec<&str> = text.lines().filter(|line| !line.contains("client_bin:")).collect();
@@ -88,8 +84,12 @@ fn killed_at_each_call(how: &str, options: &[&str]) -> usize {
     for at in 1.. {
         test.write("at", &at.to_string());
         test.write("calls", "0");
-        let _session = (!options.is_empty()).then(|| Session::start(&SHARED, live.database.name(), "SELECT 1;"));
+        let _session = (!options.is_empty()).then(|| Session::start(live.database.cluster(), live.database.name(), "SELECT 1;"));
         let ran = test.run(["restore", "app", "--replace"].iter().chain(options));
+        if ran.signal.is_some() {
+            eventually("psql has ended", || test.path("ended").exists());
+            fs::remove_file(test.path("ended")).unwrap();
+        }
         let is_replaced = live.is_replaced(&format!("killed {how} call {at}"));
         replaced += usize::from(is_replaced);
         if ran.signal.is_none() {
@@ -124,7 +124,8 @@ fn crashed(place: &str) -> (Live, Ran) {
     let (live, test) = Live::new(&cluster);
     let text = fs::read_to_string(test.path("backup.yml")).unwrap();
     let kept: Vec<&str> = text.lines().filter(|line| !line.contains("client_bin:")).collect();
-    let slow = format!(r#"case "$PGAPPNAME" in *swap) sed 's/^COMMIT;$/{place}/' | {{real}} "$@" ;; *) exec {{real}} "$@" ;; esac"#);
+    let slow =
+        format!(r#"case "$PGAPPNAME" in *swap) sed 's/^COMMIT;$/{place}/' | {{real}} "$@" ;; *) exec {{real}} "$@" ;; esac"#);
     let test = test.file("backup.yml", &kept.join("\n")).fake_bin("psql", &slow);
     let running = test.spawn(["restore", "app", "--replace"]);
     let at_it = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'db-backup-tools%swap' AND query LIKE '%pg_sleep%'";

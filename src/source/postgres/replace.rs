@@ -257,13 +257,13 @@ pub(super) fn swap(scratch: &mut Scratch, live: &Live, arrival: &Arrival, cx: &C
     loop {
         let rule = if options.disconnect { Sessions::Ended } else { Sessions::WaitedFor };
         hold_off(admin, wanted, rule, cx)?;
-        let swapped = if options.disconnect {
+        let done = if options.disconnect {
             let names = [wanted.as_str(), scratch.name()].map(str::to_owned);
             while_disconnecting(admin, &swapper.application, &names, cx, || scratch.publish(wanted, &make_room, &swapper, cx))
         } else {
             scratch.publish(wanted, &make_room, &swapper, cx)
         };
-        match swapped {
+        match done {
             Ok(()) => return Ok(former),
             Err(error) if options.disconnect && attempt < ATTEMPTS && error.cause().contains(IN_USE) => attempt += 1,
             Err(error) => {
@@ -295,7 +295,6 @@ fn not_swapped(wanted: &str, why: &str, hint: &str) -> Error {
 fn plainly(error: Error, wanted: &str) -> Error {
     let cause = error.cause();
     if let Some((_, found)) = cause.split_once(IN_THE_WAY) {
-        let found = found.split("; CONTEXT:").next().unwrap_or(found);
         return not_swapped(wanted, found, "end what is named");
     }
     if cause.contains(IN_USE) {
@@ -328,11 +327,11 @@ BEGIN
   END;
   EXECUTE format('COMMENT ON DATABASE %I IS %L', {former_name}, {comment} || coalesce(was, 'none'));
 END"
-        .replace("{hindrances}", HINDRANCES)
-        .replace("{sees}", SEES_SUBSCRIPTIONS)
-        .replace("{oid}", &live.oid.to_string())
-        .replace("{in_use}", &quote_literal(IN_USE))
-        .replace("{in_the_way}", &quote_literal(IN_THE_WAY));
+    .replace("{hindrances}", HINDRANCES)
+    .replace("{sees}", SEES_SUBSCRIPTIONS)
+    .replace("{oid}", &live.oid.to_string())
+    .replace("{in_use}", &quote_literal(IN_USE))
+    .replace("{in_the_way}", &quote_literal(IN_THE_WAY));
     let subscriptions = filled(&format!("SELECT string_agg(what, ', ') FROM ({SUBSCRIPTIONS}) h"), wanted, "");
     // What holds a name comes last, as a name may look like a place to fill.
     let body = fill_once(
@@ -346,7 +345,8 @@ END"
             ("{name}", &quote_literal(wanted)),
         ],
     );
-    format!("DO LANGUAGE plpgsql {};\n", quote_literal(&body))
+    // Where in the script it was is no news to a reader.
+    format!("\\set SHOW_CONTEXT never\nDO LANGUAGE plpgsql {};\n", quote_literal(&body))
 }
 
 /// Fills each place in one pass, so that no value is taken for a place.
@@ -373,7 +373,8 @@ fn while_disconnecting<T>(
     cx: &Context,
     swap: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let [live, scratch] = databases.each_ref().map(|name| filled(&format!("SELECT pid, endable FROM ({SESSIONS}) s"), name, &admin.application));
+    let [live, scratch] =
+        databases.each_ref().map(|name| filled(&format!("SELECT pid, endable FROM ({SESSIONS}) s"), name, &admin.application));
     let body = format!(
         "
 DECLARE began boolean := false; works boolean;
