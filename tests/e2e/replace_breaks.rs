@@ -20,7 +20,7 @@ const KILLER: &str = r#"n=$(cat '{dir}/calls'); n=$((n + 1)); echo $n >'{dir}/ca
 /// A live database that has changed since its backup, and what both look like.
 struct Live {
     database: Database,
-    live: String,
+    before: String,
     backed_up: String,
 }
 
@@ -30,8 +30,8 @@ impl Live {
         database.psql("CREATE TABLE t (what text); INSERT INTO t VALUES ('old'), ('old')");
         let (test, backed_up) = (backed_up(&database, "gzip"), database.dump());
         database.psql("UPDATE t SET what = 'new'; CREATE TABLE later (i int)");
-        let live = database.dump();
-        (Self { database, live, backed_up }, test)
+        let before = database.dump();
+        (Self { database, before, backed_up }, test)
     }
 
     fn named(&self, middle: &str) -> Vec<String> {
@@ -46,7 +46,7 @@ impl Live {
         eventually("its sessions are gone", || cluster.psql("postgres", ours) == "0");
         let (now, formers, scratch) = (self.database.dump(), self.named("before"), self.named("restoring"));
         if formers.is_empty() {
-            assert_eq!(now, self.live, "{when}");
+            assert_eq!(now, self.before, "{when}");
             assert!(scratch.len() < 2, "{when}: {scratch:?}");
             return false;
         }
@@ -56,7 +56,7 @@ impl Live {
         let kept = former.dump();
         // It is put back by its name: no guard is to drop it.
         std::mem::forget(former);
-        assert_eq!(kept, self.live, "{when}");
+        assert_eq!(kept, self.before, "{when}");
         true
     }
 
