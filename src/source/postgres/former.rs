@@ -107,15 +107,29 @@ fn differences(live: &Properties, restored: &Properties) -> Vec<String> {
     let mut keys: Vec<&String> = live.keys().chain(restored.keys()).collect();
     keys.sort();
     keys.dedup();
-    let text = |value: &String| if value.is_empty() { "an empty value".to_owned() } else { value.clone() };
-    let told = |key: &String| match (live.get(key), restored.get(key)) {
-        (Some(had), Some(has)) if had == has => None,
-        (Some(had), Some(has)) => Some(format!("live had {key}={had}, the restored one has {}", text(has))),
-        (Some(had), None) => Some(format!("live had {key}={had}, the restored one has none")),
-        (None, Some(has)) => Some(format!("live had no {key}, the restored one has {}", text(has))),
-        (None, None) => None,
+    let told = |key: &String| {
+        let shown = |value: &String| match value.as_str() {
+            // An application's own settings hold its secrets at times.
+            _ if is_of_application(key) => "a value that is not shown".to_owned(),
+            "" => "an empty value".to_owned(),
+            value => value.to_owned(),
+        };
+        match (live.get(key), restored.get(key)) {
+            (Some(had), Some(has)) if had == has => None,
+            (Some(had), has) => {
+                let has = has.map_or("none".into(), shown);
+                Some(format!("live had {key}={}, the restored one has {has}", shown(had)))
+            }
+            (None, Some(has)) => Some(format!("live had no {key}, the restored one has {}", shown(has))),
+            (None, None) => None,
+        }
     };
     keys.into_iter().filter_map(told).collect()
+}
+
+/// Whether it is a setting that the server itself does not know.
+fn is_of_application(key: &str) -> bool {
+    !key.starts_with("privileges of ") && key.split(' ').next().is_some_and(|name| name.contains('.'))
 }
 
 /// What a terminal does not show as it is: reports write it as an escape that SQL would not read.
@@ -171,9 +185,10 @@ mod tests {
     #[test]
     fn what_differs_is_told_and_what_does_not_is_not() {
         let properties = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1")]);
+        let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1"), ("app.key", "s3cret")]);
         let restored = properties(&[("owner", "admin"), ("work_mem", "16MB"), ("same", "1"), ("search_path", "")]);
         insta::assert_snapshot!(differences(&live, &restored).join("\n"), @"
+        live had app.key=a value that is not shown, the restored one has none
         live had jit=off, the restored one has none
         live had owner=app, the restored one has admin
         live had no search_path, the restored one has an empty value
