@@ -290,28 +290,6 @@ COMMIT;
         assert!(!census.is_complete());
     }
 
-    /// For scripts/bench-inventory, which gives the dump's file and holds what comes out against a backup's time.
-    #[test]
-    #[ignore = "measures, and judges nothing"]
-    #[allow(clippy::disallowed_methods, clippy::print_stdout)]
-    fn seconds_that_counting_takes() {
-        let mut dump = std::fs::File::open(std::env::var_os("CENSUS_DUMP").unwrap()).unwrap();
-        let mut buffer = vec![0; 64 << 10];
-        let mut census = Census::default();
-        let mut taken = std::time::Duration::ZERO;
-        loop {
-            let count = std::io::Read::read(&mut dump, &mut buffer).unwrap();
-            let begun = std::time::Instant::now();
-            census.feed(&buffer[..count]);
-            taken += begun.elapsed();
-            if count == 0 {
-                break;
-            }
-        }
-        assert!(census.is_complete());
-        println!("\ncensus: {:.4} s", taken.as_secs_f64());
-    }
-
     proptest! {
         #[test]
         fn where_the_text_is_cut_into_pieces_changes_nothing(cuts in proptest::collection::vec(1_usize..40, 1..60)) {
