@@ -117,7 +117,7 @@ fn killed_at_the_start_of_any_question_to_the_server_it_has_replaced_all_or_noth
 #[test]
 fn killed_while_it_ends_sessions_it_has_replaced_all_or_nothing() {
     // What comes before does not differ.
-    assert!(killed_at_each_call(15, "during", &["--disconnect"]) <= 2);
+    assert!(killed_at_each_call(11, "during", &["--disconnect"]) <= 2);
 }
 
 /// A restore whose server crashes at this place in the transaction that swaps.
