@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::MAX_NAME_LEN;
 use super::arrival::Arrival;
 use super::client::{quote_identifier, quote_literal};
-use super::scratch::{FORMER_MARK, random_word};
+use super::scratch::{FORMER_MARK, Scratch, random_word};
 use crate::error::Result;
 use crate::host::Context;
 
@@ -52,8 +52,8 @@ const PROPERTIES: &str = "(
   ) p WHERE value IS NOT NULL)";
 
 impl Former {
-    /// Of the database that makes room. Reads both databases' properties: the restored one has its own by now.
-    pub(super) fn of(arrival: &Arrival, scratch: &str, cx: &Context) -> Result<Self> {
+    /// Of the database that makes room. Reads both databases' properties: the restored one has nearly all of its own by now.
+    pub(super) fn of(arrival: &Arrival, scratch: &Scratch, cx: &Context) -> Result<Self> {
         let Arrival { admin, wanted, id, .. } = arrival;
         let now = cx.clock.now();
         let time = now.format("%Y%m%d_%H%M%S");
@@ -64,10 +64,14 @@ impl Former {
             "SELECT json_build_object('live', {}, 'restored', {},
                'comment', (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {}));",
             properties(wanted),
-            properties(scratch),
+            properties(scratch.name()),
             quote_literal(wanted)
         );
-        let both: Both = admin.ask(&sql, "comparing the databases' settings", cx).map_err(|error| error.step("publish"))?;
+        let mut both: Both = admin.ask(&sql, "comparing the databases' settings", cx).map_err(|error| error.step("publish"))?;
+        // What the restored one gets with the name.
+        let limit = arrival.facts.properties.connection_limit.map(|limit| ("connection limit".to_owned(), limit.to_string()));
+        let deferred = scratch.deferred().iter().map(|setting| (setting.key.clone(), setting.value.clone()));
+        both.restored.extend(deferred.chain(limit));
         let comment = format!(
             "{FORMER_MARK}: was {} until {}, replaced by backup {id}; its comment was: ",
             quote_identifier(wanted),

@@ -250,7 +250,7 @@ fn few(texts: &[&str]) -> String {
 /// nothing is changed, but for sessions that `--disconnect` ended.
 pub(super) fn swap(scratch: &mut Scratch, live: &Live, arrival: &Arrival, cx: &Context) -> Result<Former> {
     let Arrival { admin, wanted, options, .. } = arrival;
-    let former = Former::of(arrival, scratch.name(), cx)?;
+    let former = Former::of(arrival, scratch, cx)?;
     let make_room = make_room(live, wanted, &former);
     let swapper = Psql { application: format!("{} swap", admin.application), ..admin.clone() };
     let mut attempt = 1;

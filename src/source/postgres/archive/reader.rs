@@ -37,6 +37,8 @@ pub(in super::super) struct Entry<'a> {
     pub defn: &'a [u8],
     /// What drops it; an owner is set with its words.
     pub drop: &'a [u8],
+    /// The role that it belongs to.
+    pub owner: &'a [u8],
     /// Where in the archive the offset of its data is.
     pub offset_at: u64,
 }
@@ -245,7 +247,8 @@ impl Reader {
         if self.minor >= 16 {
             cursor.int()?;
         }
-        cursor.pass_texts(2)?;
+        let owner = cursor.text()?.unwrap_or_default();
+        cursor.pass_texts(1)?;
         while cursor.text()?.is_some() {}
         let offset_at = self.passed + cursor.at() as u64;
         let has_data = cursor.byte()? != NO_DATA;
@@ -253,7 +256,7 @@ impl Reader {
         if has_data != has_dumper {
             return Err(Stop::Wrong("an entry that has data and has none").into());
         }
-        visitor.entry(&Entry { id, has_data, tag, desc, defn, drop, offset_at })?;
+        visitor.entry(&Entry { id, has_data, tag, desc, defn, drop, owner, offset_at })?;
         if has_data && self.awaited.insert(id, copy.into()).is_some() {
             return Err(Stop::Wrong("two entries of one number").into());
         }
