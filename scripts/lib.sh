@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart, scripts/bench-memory, scripts/bench-inventory, scripts/matrix and scripts/test share. Sourced, never run.
+# What the other scripts here share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
