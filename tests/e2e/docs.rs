@@ -157,8 +157,20 @@ fn required_variables(config: &str) -> BTreeSet<String> {
 
 const COMMANDS: [&str; 6] = ["generate", "validate", "backup", "list", "restore", "prune"];
 /// Programs whose options are not ours.
-const FOREIGN: [&str; 11] =
-    ["cargo", "createdb", "createuser", "echo", "extra_args", "install", "pg_dump", "psql", "setpriv", "strace", "sha256sum"];
+const FOREIGN: [&str; 12] = [
+    "cargo",
+    "createdb",
+    "createuser",
+    "echo",
+    "extra_args",
+    "install",
+    "pg_dump",
+    "pg_restore",
+    "psql",
+    "setpriv",
+    "strace",
+    "sha256sum",
+];
 
 #[test]
 fn every_option_that_is_named_is_in_the_help_of_its_command() {

@@ -44,6 +44,14 @@ impl Census {
         let Ok(()) = self.lexer.feed(text, &mut self.tally);
     }
 
+    /// Counts rows that somebody else has read, of the table whose COPY was fed last.
+    pub(super) fn add_rows(&mut self, rows: u64, bytes: u64) {
+        if let Some(table) = self.tally.current.and_then(|at| self.tally.tables.get_mut(at)) {
+            table.rows += rows;
+            table.bytes += bytes;
+        }
+    }
+
     /// Whether the dump ended as a whole one does.
     pub(super) fn is_complete(&self) -> bool {
         self.lexer.is_complete()
