@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/quickstart, scripts/bench-memory, scripts/bench-inventory, scripts/matrix and scripts/test share. Sourced, never run.
+# What the other scripts here share. Sourced, never run.
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -99,7 +99,7 @@ need_test_servers() {
     else
         # Where the servers' user can't enter this directory, somewhere else.
         for place in "$PWD/target/test-servers" ${XDG_CACHE_HOME:+"$XDG_CACHE_HOME/db-backup-tools"} "/var/tmp/db-backup-tools-$(id -u)"; do
-            mkdir -p -m 0755 "$place" 2>/dev/null || continue
+            mkdir -p "$place" 2>/dev/null || continue
             # In a directory that all may write to, another may have made it.
             if [ -O "$place" ] && [ ! -L "$place" ] && chmod 0755 "$place" && reachable "$place"; then
                 cache=$place

@@ -98,11 +98,9 @@ fn wrong_size(artifact: &str, found: u64, recorded: u64) -> String {
     format!("{artifact} has {found} bytes, its manifest says {recorded}")
 }
 
-/// What the newest proofs say, where they say that it is bad. Of two that ended within the same
-/// second the bad one counts.
+/// What a verdict says that it is bad.
 fn proven_bad(entry: &Entry) -> Option<String> {
-    let newest = entry.proofs.iter().map(|proof| proof.at).max()?;
-    let bad = entry.proofs.iter().find(|proof| proof.at == newest && !proof.ok)?;
+    let bad = entry.found_bad()?;
     let what = match bad.kind {
         ProofKind::Verify => "verification",
         ProofKind::Drill => "drill",

@@ -101,6 +101,16 @@ impl Entry {
         }
     }
 
+    /// The newest verdict that it is bad, and that no later one clears. Reading every byte again shows that it is as it
+    /// was written, and not that it can be restored: only a drill clears what a drill found. Of two that ended within the
+    /// same second the bad one counts.
+    pub fn found_bad(&self) -> Option<Proof> {
+        let clears =
+            |good: &Proof, bad: &Proof| good.ok && good.at > bad.at && (good.kind == ProofKind::Drill || bad.kind == good.kind);
+        let stands = |bad: &&Proof| !bad.ok && !self.proofs.iter().any(|good| clears(good, bad));
+        self.proofs.iter().filter(stands).max_by_key(|bad| bad.at).copied()
+    }
+
     /// The name of the entry's object of this role.
     pub fn object(&self, role: Role) -> ObjectName {
         ObjectName { host: self.host.clone(), stem: self.stem.clone(), role }

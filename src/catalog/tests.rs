@@ -202,8 +202,27 @@ const HARMS: &[Harm] = &[
     (
         "bad, then good",
         |yard| {
+            yard.mark(proof(ProofKind::Verify, "20260613_000000Z", false));
+            yard.mark(proof(ProofKind::Verify, "20260614_000000Z", true));
+        },
+        "whole",
+        "",
+    ),
+    (
+        "drilled bad, then read again",
+        |yard| {
             yard.mark(proof(ProofKind::Drill, "20260613_000000Z", false));
             yard.mark(proof(ProofKind::Verify, "20260614_000000Z", true));
+        },
+        "damaged",
+        "drill",
+    ),
+    (
+        "both bad, then a drill that held",
+        |yard| {
+            yard.mark(proof(ProofKind::Drill, "20260613_000000Z", false));
+            yard.mark(proof(ProofKind::Verify, "20260613_000001Z", false));
+            yard.mark(proof(ProofKind::Drill, "20260614_000000Z", true));
         },
         "whole",
         "",

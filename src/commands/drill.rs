@@ -71,6 +71,12 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     };
     let work = Work { config, options, cx };
     let (mut items, mut problems) = (Vec::new(), selected.notices);
+    if selected.subjects.is_empty() {
+        // What a monitor takes for a drill that passed must be one.
+        let error = Error::new(Kind::NotFound, "there is nothing to drill: no enabled target has a unit that is meant")
+            .hint("name a unit that `list` shows; a disabled target is drilled where its very name is given");
+        problems.push(Problem::of(&error, Severity::Failure));
+    }
     for subject in &selected.subjects {
         let drill = work.unit(subject);
         items.push(drill.item);

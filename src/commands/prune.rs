@@ -280,10 +280,10 @@ impl<'a> Work<'a> {
 }
 
 fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
-    let newest_proof = entry.proofs.last().map(|proof| proof.ok);
-    let whole = retention::State::Whole { proven: newest_proof == Some(true) };
+    let is_bad = entry.found_bad().is_some();
+    let whole = retention::State::Whole { proven: !is_bad && entry.proofs.last().is_some_and(|proof| proof.ok) };
     let state = match seen {
-        None if entry.artifact.is_none() || newest_proof == Some(false) => retention::State::Damaged,
+        None if entry.artifact.is_none() || is_bad => retention::State::Damaged,
         None if entry.suspect && !entry.accepted => retention::State::Suspicious,
         None | Some(Seen::Whole(_)) => whole,
         Some(Seen::Damaged(..)) => retention::State::Damaged,

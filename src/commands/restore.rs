@@ -147,7 +147,7 @@ fn into_place(
     read_into(choice, &mut sink, cx)?;
     let mut staged = sink.finish()?;
     cx.cancel.check()?;
-    if options.stage.replace {
+    if options.stage.replace && !choice.unit.is_globals() {
         prove(choice, target, staged.as_mut(), item, cx)?;
     }
     let published = staged.publish()?;

@@ -427,14 +427,15 @@ fn a_restore_says_what_went_where() {
         bytes: 888_827_272,
         seconds: 83.0,
         warnings: vec!["role app is missing".into()],
-        notes: Vec::new(),
+        notes: vec!["to drop it: DROP DATABASE \"mordor_before\";".into()],
     };
-    let planned = RestoreItem { status: RestoreStatus::Planned, warnings: Vec::new(), ..done.clone() };
-    insta::assert_snapshot!(shown(desk(), &outcome("restore", Items::Restores(vec![done])), OK), @"
+    let planned = RestoreItem { status: RestoreStatus::Planned, warnings: Vec::new(), notes: Vec::new(), ..done.clone() };
+    insta::assert_snapshot!(shown(desk(), &outcome("restore", Items::Restores(vec![done])), OK), @r#"
     --- stderr
     mordor: restored 20260612_030000Z-k3f9 from local to database mordor_check, 847.7 MiB in 1m 23s
+    mordor: to drop it: DROP DATABASE "mordor_before";
     warning: mordor: role app is missing
-    ");
+    "#);
     insta::assert_snapshot!(shown(desk(), &outcome("restore", Items::Restores(vec![planned])), OK), @"
     mordor: would restore 20260612_030000Z-k3f9 from local to database mordor_check
     --- stderr

@@ -144,6 +144,31 @@ fn a_row_that_is_missing_is_found_and_makes_the_backup_bad() {
 }
 
 #[test]
+fn a_row_that_is_missing_from_an_archive_is_found_and_makes_the_backup_bad() {
+    for jobs in ["jobs: 1", "jobs: 3"] {
+        let database = filled();
+        let archived = || {
+            let test = Test::of(&database).target_option("format: custom").target_option(jobs);
+            let test = test.target_option(&format!("client_bin: {}", binaries().display()));
+            test.run(["-q", "backup"]).ok();
+            test
+        };
+        let test = archived();
+        test.run(["restore", "--drill"]).ok().says("7 tables, 1022 rows, 1 sequence and 1 large object compared");
+        // The same database's archive without the row, under the manifest and inventory of the whole one.
+        database.psql("DELETE FROM orders WHERE id = 500");
+        let short = artifact(&archived());
+        forge::forge(&test, &short);
+        test.run(["list", "--verify"]).ok();
+        test.run(["restore", "--drill"])
+            .fails(1)
+            .says("app: compare: what was restored is not what was dumped: public.orders has 999 rows, 1000 were dumped");
+        assert!(outcomes(&test).contains(&"bad".to_owned()));
+        leaves_nothing(&test);
+    }
+}
+
+#[test]
 fn a_later_drill_of_it_by_its_id_clears_it() {
     let database = filled();
     let test = backed_up(&database);

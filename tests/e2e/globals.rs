@@ -78,7 +78,7 @@ fn absent_roles_come_back_without_a_login_and_none_is_altered() {
     test.run(["restore", "main:globals", "--missing-roles", "--dry-run"]).ok().says("\"app\", \"grp\", \"we\"\"ird; role\"");
     assert_eq!(roles(&cluster), ["größe", "later"], "a dry run makes none");
     test.run(["restore", "main:globals", "--missing-roles"]).ok().says("3 roles").says("\"we\"\"ird; role\"");
-    assert_eq!(roles(&cluster), ["app", "größe", "grp", "later", "we\"ird; role"]);
+    assert_eq!(roles(&cluster), ["app", "grp", "größe", "later", "we\"ird; role"]);
     let made = "SELECT count(*) FROM pg_authid WHERE rolname IN ('app', 'grp', 'we\"ird; role')
                 AND NOT rolcanlogin AND rolpassword IS NULL AND NOT rolsuper AND NOT rolcreatedb";
     assert_eq!(cluster.psql("postgres", made), "3");

@@ -35,6 +35,7 @@ mod disk;
 mod docs;
 mod filters;
 mod drill;
+mod drill_doubts;
 mod drill_places;
 mod globals;
 mod invocation;

@@ -1,5 +1,6 @@
 //! `restore --replace`: a restored database takes a live one's place in one step, or the live one stays as it was.
 
+use std::process::{Child, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -186,6 +187,10 @@ fn everything_that_stands_in_the_way_is_named_at_once() {
     ];
     is_refused(&test, &database, &[], &all);
     is_refused(&test, &database, &["--disconnect"], &all[..3]);
+    {
+        let _sender = Sender::start(&FULL, name);
+        is_refused(&test, &database, &["--disconnect"], &["walsender (pid "]);
+    }
     drop(session);
     database.psql("ROLLBACK PREPARED 'two phases'");
     database.psql(&format!("SELECT pg_drop_replication_slot('{name}_slot')"));
@@ -249,8 +254,8 @@ fn clients_that_reconnect_at_once_do_not_stop_a_swap() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let mut client = SHARED.client("psql", name);
-                    client.args(["-X", "-q", "-c", "SELECT pg_sleep(600)"]).stderr(std::process::Stdio::null());
-                    let _ = client.stdout(std::process::Stdio::null()).status();
+                    client.args(["-X", "-q", "-c", "SELECT pg_sleep(600)"]).stderr(Stdio::null());
+                    let _ = client.stdout(Stdio::null()).status();
                 }
             });
         }
@@ -306,4 +311,75 @@ fn a_dry_run_says_what_would_be_and_changes_nothing() {
     let _session = Session::start(&SHARED, database.name(), "SELECT 1;");
     test.run(["restore", "app", "--replace", "--disconnect", "--dry-run"]).ok().says("are ended before the swap: pid ");
     is_untouched(&database, &before);
+}
+
+/// A session that reads the server's log of changes.
+struct Sender(Child);
+
+impl Sender {
+    fn start(cluster: &Cluster, database: &str) -> Self {
+        let mut command = cluster.client("psql", database);
+        command.args(["-X", "-q", "-d", &format!("dbname={database} replication=database")]);
+        let sender = Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+        let there = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND backend_type = 'walsender'");
+        eventually("the sender is there", || cluster.psql("postgres", &there) == "1");
+        sender
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A restore with something done by `meanwhile` when the load has ended, and all looks have been had.
+fn with_meanwhile(test: Test, options: &[&str], meanwhile: impl FnOnce()) -> Ran {
+    let script = r#"case "$PGAPPNAME" in *swap) touch '{dir}/reached'; until [ -e '{dir}/go' ]; do sleep 0.02; done ;; esac; exec {real} "$@""#;
+    let text = std::fs::read_to_string(test.path("backup.yml")).unwrap();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("client_bin:")).collect();
+    let test = test.file("backup.yml", &kept.join("\n")).fake_bin("psql", script);
+    let running = test.spawn(["restore", "app", "--replace"].iter().chain(options));
+    eventually("the swap begins", || test.path("reached").exists());
+    meanwhile();
+    test.write("go", "");
+    running.wait()
+}
+
+#[test]
+fn what_comes_in_during_the_load_stops_the_swap_and_is_named() {
+    let database = FULL.create_database();
+    let (test, name) = (changed_since(&database), database.name());
+    let slot = || drop(database.psql(&format!("SELECT pg_create_logical_replication_slot('{name}_late', 'pgoutput')")));
+    let ran = with_meanwhile(test, &["--disconnect"], slot).fails(1);
+    let before = database.dump();
+    ran.says(&format!("database {name} is as it was")).says(&format!("logical replication slot {name}_late"));
+    database.psql(&format!("SELECT pg_drop_replication_slot('{name}_late')"));
+    is_untouched(&database, &before);
+}
+
+#[test]
+fn a_session_that_comes_in_during_the_load_stops_the_swap_and_is_named() {
+    let database = SHARED.create_database();
+    let (test, before) = (changed_since(&database), database.dump());
+    let mut session = None;
+    let ran = with_meanwhile(test, &[], || session = Some(Session::start(&SHARED, database.name(), "SELECT 1;")));
+    ran.fails(1).says("is as it was").says("sessions are on it: pid ").says("role admin, psql");
+    drop(session);
+    is_untouched(&database, &before);
+}
+
+#[test]
+fn another_database_under_the_same_name_is_not_replaced() {
+    let database = SHARED.create_database();
+    let (test, name) = (changed_since(&database), database.name());
+    let ran = with_meanwhile(test, &[], || {
+        SHARED.psql("postgres", &format!("DROP DATABASE {name}"));
+        SHARED.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        database.psql("CREATE TABLE other (i int)");
+    });
+    ran.fails(1).says("it is not the database that had the name before the load");
+    assert_eq!(database.psql("SELECT count(*) FROM other"), "0");
+    assert_eq!(databases_of(&SHARED, &format!("{name}_")), [""; 0]);
 }

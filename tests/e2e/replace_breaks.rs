@@ -5,22 +5,23 @@ use std::fs;
 
 use crate::forge::{backed_up, databases_of};
 use crate::session::Session;
-use crate::support::{Cluster, Database, Ran, SHARED, Test, eventually};
+use crate::support::{Cluster, Database, Ran, Test, eventually};
 
 /// Counts psql's calls. At the one whose number is in `at`, the program is killed: with `during` when psql begins,
-/// which goes on without it, with `after` when psql has ended.
-const KILLER: &str = r#"n=$(cat '{dir}/calls'); n=$((n + 1)); echo $n >'{dir}/calls'
+/// which goes on without it, with `after` when psql has ended. The session that holds the lock asks nothing, and ends last.
+const KILLER: &str = r#"case "$PGAPPNAME" in 'db-backup-tools lock '*) exec {real} "$@" ;; esac
+    n=$(cat '{dir}/calls'); n=$((n + 1)); echo $n >'{dir}/calls'
     [ "$n" = "$(cat '{dir}/at')" ] || exec {real} "$@"
     if grep -q during '{dir}/how'; then
-        exec 3<&0; {real} "$@" <&3 & kill -9 $PPID; wait
+        exec 3<&0; {real} "$@" <&3 & kill -9 $PPID; wait; touch '{dir}/ended'
     else
-        {real} "$@"; kill -9 $PPID
+        {real} "$@"; kill -9 $PPID; touch '{dir}/ended'
     fi"#;
 
 /// A live database that has changed since its backup, and what both look like.
 struct Live {
     database: Database,
-    now: String,
+    before: String,
     backed_up: String,
 }
 
@@ -30,8 +31,8 @@ impl Live {
         database.psql("CREATE TABLE t (what text); INSERT INTO t VALUES ('old'), ('old')");
         let (test, backed_up) = (backed_up(&database, "gzip"), database.dump());
         database.psql("UPDATE t SET what = 'new'; CREATE TABLE later (i int)");
-        let now = database.dump();
-        (Self { database, now, backed_up }, test)
+        let before = database.dump();
+        (Self { database, before, backed_up }, test)
     }
 
     fn named(&self, middle: &str) -> Vec<String> {
@@ -42,15 +43,11 @@ impl Live {
     #[track_caller]
     fn is_replaced(&self, when: &str) -> bool {
         let cluster = self.database.cluster();
-        let ours = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'db-backup-tools restore')
-                AND (strpos(query, '{0}') > 0 OR starts_with(datname, '{0}'))",
-            self.database.name()
-        );
-        eventually("its sessions are gone", || cluster.psql("postgres", &ours) == "0");
+        let ours = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'db-backup-tools restore')";
+        eventually("its sessions are gone", || cluster.psql("postgres", ours) == "0");
         let (now, formers, scratch) = (self.database.dump(), self.named("before"), self.named("restoring"));
         if formers.is_empty() {
-            assert_eq!(now, self.now, "{when}");
+            assert_eq!(now, self.before, "{when}");
             assert!(scratch.len() < 2, "{when}: {scratch:?}");
             return false;
         }
@@ -60,7 +57,7 @@ impl Live {
         let kept = former.dump();
         // It is put back by its name: no guard is to drop it.
         std::mem::forget(former);
-        assert_eq!(kept, self.now, "{when}");
+        assert_eq!(kept, self.before, "{when}");
         true
     }
 
@@ -77,24 +74,28 @@ impl Live {
     }
 }
 
-/// Kills the program at each call of psql in turn, and looks what is there then. How often it was replaced.
-fn killed_at_each_call(how: &str, options: &[&str]) -> usize {
-    let (live, test) = Live::new(&SHARED);
+/// Kills the program at each call of psql from this one on, and looks what is there then. How often it was replaced.
+fn killed_at_each_call(from: usize, how: &str, options: &[&str]) -> usize {
+    let (live, test) = Live::new(&Cluster::start());
     // The backup was made with programs of its own: from here on they are the test's.
     let text = fs::read_to_string(test.path("backup.yml")).unwrap();
     let kept: Vec<&str> = text.lines().filter(|line| !line.contains("client_bin:")).collect();
     let test = test.file("backup.yml", &kept.join("\n")).file("how", how).fake_bin("psql", KILLER);
     let mut replaced = 0;
-    for at in 1.. {
+    for at in from.. {
         test.write("at", &at.to_string());
         test.write("calls", "0");
-        let _session = (!options.is_empty()).then(|| Session::start(&SHARED, live.database.name(), "SELECT 1;"));
+        let _session = (!options.is_empty()).then(|| Session::start(live.database.cluster(), live.database.name(), "SELECT 1;"));
         let ran = test.run(["restore", "app", "--replace"].iter().chain(options));
+        if ran.signal.is_some() {
+            eventually("psql has ended", || test.path("ended").exists());
+            fs::remove_file(test.path("ended")).unwrap();
+        }
         let is_replaced = live.is_replaced(&format!("killed {how} call {at}"));
         replaced += usize::from(is_replaced);
         if ran.signal.is_none() {
             ran.ok();
-            assert!(is_replaced && at > 10, "it was never killed");
+            assert!(is_replaced && at > from + 3, "it was never killed");
             live.put_back();
             return replaced - 1;
         }
@@ -105,17 +106,18 @@ fn killed_at_each_call(how: &str, options: &[&str]) -> usize {
 
 #[test]
 fn killed_after_any_question_to_the_server_it_has_replaced_all_or_nothing() {
-    assert_eq!(killed_at_each_call("after", &[]), 1, "only the last call replaces");
+    assert_eq!(killed_at_each_call(1, "after", &[]), 1, "only the last call replaces");
 }
 
 #[test]
 fn killed_at_the_start_of_any_question_to_the_server_it_has_replaced_all_or_nothing() {
-    assert!(killed_at_each_call("during", &[]) <= 1);
+    assert!(killed_at_each_call(1, "during", &[]) <= 1);
 }
 
 #[test]
 fn killed_while_it_ends_sessions_it_has_replaced_all_or_nothing() {
-    assert!(killed_at_each_call("during", &["--disconnect"]) <= 2);
+    // What comes before does not differ.
+    assert!(killed_at_each_call(11, "during", &["--disconnect"]) <= 2);
 }
 
 /// A restore whose server crashes at this place in the transaction that swaps.

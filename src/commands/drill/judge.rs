@@ -12,7 +12,7 @@ const SHOWN: usize = 20;
 
 /// What the place of a drill lacks or lost, in what PostgreSQL's programs say of a failed load, in lower case.
 /// Everything else that a server says about a statement is about the dump.
-const SURROUNDINGS: [&str; 29] = [
+const SURROUNDINGS: [&str; 33] = [
     // Class 53, insufficient resources, and the system's own words for it.
     "no space left on device",
     "disk full",
@@ -45,6 +45,10 @@ const SURROUNDINGS: [&str; 29] = [
     "could not open collator",
     "tablespace \"",
     "permission denied",
+    "must be superuser",
+    "must be owner of",
+    "only superuser",
+    "invalid value for parameter",
 ];
 
 /// Whether a failed drill says that the backup is bad: it was not what was written, it did not load, or it holds

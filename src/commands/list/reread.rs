@@ -8,7 +8,7 @@ use crate::commands::stores::Store;
 use crate::commands::verify::{self, Verdict};
 use crate::commands::{is_interrupted, notice};
 use crate::error::{Kind, Result};
-use crate::names::UnitName;
+use crate::names::{ProofKind, UnitName};
 use crate::observe::Event;
 use crate::outcome::{Problem, Severity};
 
@@ -21,6 +21,7 @@ impl Listing<'_> {
                 Seen::Incomplete { .. } | Seen::Unknown(_) => continue,
             };
             let Some(store) = self.store(&copy.storage) else { continue };
+            let by_drill = copy.entry.found_bad().is_some_and(|bad| bad.kind == ProofKind::Drill);
             if is_interrupted(self.cx) {
                 break;
             }
@@ -32,15 +33,23 @@ impl Listing<'_> {
                 }
                 Ok(Verdict::Proven(at)) => {
                     row.verified = row.verified.max(Some(at));
-                    // The bytes are as they were written; what tripped a guard stays suspicious.
-                    if !matches!(seen, Seen::Suspicious(_)) {
-                        *seen = Seen::Whole(manifest);
+                    match seen {
+                        // The bytes are as they were written, and what a drill found in them is there still.
+                        Seen::Damaged(_, error) if by_drill => {
+                            let error = error.copy().target(&row.unit).storage(store.name());
+                            self.problems.push(Problem::of(&error, Severity::Partial));
+                        }
+                        // What tripped a guard stays suspicious.
+                        Seen::Suspicious(_) => {}
+                        _ => *seen = Seen::Whole(manifest),
                     }
                 }
                 // Nothing is wrong with the backup; the next look will ask for a proof again.
                 Ok(Verdict::NotKept(error)) => {
                     self.problems.push(Problem::of(&error.target(&row.unit), Severity::Partial));
-                    *seen = Seen::Whole(manifest);
+                    if !by_drill {
+                        *seen = Seen::Whole(manifest);
+                    }
                 }
                 Err(error) => {
                     let error = error.target(&row.unit);

@@ -37,6 +37,8 @@ pub(super) struct Arrival {
     pub id: Id,
     /// The receiving server's major version.
     pub server_major: u32,
+    /// Who restores is a superuser there.
+    pub is_superuser: bool,
     /// The scratch database's owner; none with `--no-owner`.
     pub owner: Option<String>,
     pub omit: Omit,
@@ -51,6 +53,21 @@ pub(super) struct Arrival {
     /// Under what spools may be made.
     pub state_dir: PathBuf,
     pub warnings: Vec<String>,
+}
+
+/// The first server with triggers that fire when a session begins, and with a setting that stops them.
+const LOGIN_TRIGGERS_SINCE: u32 = 17;
+
+impl Arrival {
+    /// psql on the scratch database. No trigger of the dump's fires there when a session of ours begins: one that
+    /// writes down who came would add rows to what is compared. Only a superuser may restore such a trigger.
+    pub(super) fn inside(&self) -> Psql {
+        let psql = self.admin.on(&self.scratch);
+        if self.server_major < LOGIN_TRIGGERS_SINCE || !self.is_superuser {
+            return psql;
+        }
+        Psql { connection: psql.connection.with_setting("event_triggers", "off"), ..psql }
+    }
 }
 
 /// Looks whether a dump with these facts can be restored as database `wanted`; changes nothing.
@@ -95,6 +112,7 @@ pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: R
         live,
         id: landing.id,
         server_major,
+        is_superuser: receiver.is_superuser,
         owner,
         omit,
         format: landing.facts.format.clone(),

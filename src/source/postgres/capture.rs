@@ -203,3 +203,33 @@ impl Drop for DumpCapture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// For scripts/bench-inventory, which gives the dump's file and holds what comes out against a backup's time.
+    #[test]
+    #[ignore = "measures, and judges nothing"]
+    #[allow(clippy::disallowed_methods, clippy::print_stdout)]
+    fn seconds_that_counting_takes() {
+        let mut dump = std::fs::File::open(std::env::var_os("CENSUS_DUMP").unwrap()).unwrap();
+        let format = std::env::var("CENSUS_FORMAT").unwrap();
+        let mut reading = Reading::of(if format == CUSTOM { Format::Custom } else { Format::Plain });
+        let mut buffer = vec![0; 64 << 10];
+        let mut taken = Duration::ZERO;
+        loop {
+            let count = dump.read(&mut buffer).unwrap();
+            let begun = Instant::now();
+            reading.feed(&buffer[..count]).unwrap();
+            taken += begun.elapsed();
+            if count == 0 {
+                break;
+            }
+        }
+        assert!(reading.is_complete());
+        println!("\ncensus: {:.4} s", taken.as_secs_f64());
+    }
+}

@@ -11,8 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::source::{Comparison, Inventory, LargeObjects, SequenceState};
 
-/// What is there. Names travel as the bytes that they are in the database's encoding, which is the dump's:
-/// the inventory has them so. Relations below 16384 are the server's own.
+/// What is there. Relations below 16384 are the server's own.
 const RELATIONS: &str = "
 WITH RECURSIVE up AS (
   SELECT i.inhrelid AS leaf, i.inhparent AS above FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition
@@ -22,8 +21,7 @@ WITH RECURSIVE up AS (
 above AS (SELECT leaf, json_agg(above::bigint) AS above FROM up GROUP BY leaf)
 SELECT coalesce(json_agg(json_build_object(
   'oid', c.oid::bigint, 'kind', c.relkind,
-  'schema', encode(convert_to(n.nspname::text, getdatabaseencoding()), 'hex'),
-  'name', encode(convert_to(c.relname::text, getdatabaseencoding()), 'hex'),
+  'schema', n.nspname, 'name', c.relname,
   'above', coalesce(above.above, '[]'),
   'of_extension', EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 )), '[]') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN above ON above.leaf = c.oid
@@ -120,12 +118,14 @@ impl Place {
     fn new(listed: Vec<Listed>, counts: &str) -> Result<Self> {
         let not_understood =
             |what: &str| Error::new(Kind::Database, format!("counting what was restored: {what:?} is not understood"));
-        let relation = |listed: Listed| {
-            let name = text_of(&listed.schema).zip(text_of(&listed.name)).ok_or_else(|| not_understood(&listed.name))?;
-            let Listed { oid, kind, above, of_extension, .. } = listed;
-            Ok(Relation { oid, kind, name, above, of_extension })
+        let relation = |Listed { oid, kind, schema, name, above, of_extension }: Listed| Relation {
+            oid,
+            kind,
+            name: (schema, name),
+            above,
+            of_extension,
         };
-        let mut place = Self { relations: listed.into_iter().map(relation).collect::<Result<_>>()?, ..Self::default() };
+        let mut place = Self { relations: listed.into_iter().map(relation).collect(), ..Self::default() };
         for line in counts.lines() {
             place.note(line).ok_or_else(|| not_understood(line))?;
         }
@@ -264,12 +264,6 @@ fn holds_nothing(dumped: &Inventory) -> bool {
     dumped.tables.is_empty()
         && dumped.sequences.as_ref().is_none_or(Vec::is_empty)
         && dumped.large_objects.is_none_or(|large_objects| large_objects.count == 0)
-}
-
-/// Hexadecimal digits as the text that an inventory makes of the same bytes.
-fn text_of(digits: &str) -> Option<String> {
-    let pairs = digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    Some(String::from_utf8_lossy(&pairs.collect::<Option<Vec<u8>>>()?).into_owned())
 }
 
 fn shown((schema, name): &Name) -> String {

@@ -12,7 +12,7 @@ use super::globals::Replay;
 use super::scratch::{creation_options, drill_name};
 use super::{MAINTENANCE, Postgres, application_of_restore, load, maintenance, restore_facts};
 use crate::config::model::DrillPlace;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
 use crate::observe::Event;
 use crate::source::{Comparison, Inventory, Landing, Published, Sink, Staged};
@@ -55,11 +55,12 @@ pub(super) fn stage(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> R
         return in_temporary(source, landing, cx);
     }
     let arrival = on_server(source, landing, cx)?;
+    let is_alike = is_alike(landing, arrival.server_major);
     let place = match &source.config.drill.place {
         DrillPlace::Server(_) => format!("a scratch database over {}", arrival.admin.connection.describe()),
         _ => "a scratch database on the target's server".into(),
     };
-    into(arrival, place, None, Vec::new(), cx)
+    into(arrival, Place { text: place, warnings: Vec::new(), cluster: None, is_alike, cx: cx.clone() })
 }
 
 /// The arrival in a marked scratch database on a server that lives.
@@ -122,19 +123,21 @@ fn in_temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Resul
     let (programs, _) = server_programs(source, landing, cx)?;
     let cluster = Cluster::start(&programs, source.config.client_bin.as_deref(), application_of_restore()?, landing.bytes, cx)?;
     let place = cluster.describe();
+    let is_alike = is_alike(landing, programs.version.major);
     if landing.unit.is_globals() {
         let inner = Box::new(Replay::start(cluster.psql().clone(), cx)?);
         return Ok(Box::new(DrillSink {
             inner,
-            place: Place { text: place, warnings: Vec::new(), cluster: Some(cluster), cx: cx.clone() },
+            place: Place { text: place, warnings: Vec::new(), cluster: Some(cluster), is_alike, cx: cx.clone() },
         }));
     }
     cluster.make_placeholders(&facts)?;
-    let warnings = choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?.into_iter().collect();
+    let warnings: Vec<String> = choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?.into_iter().collect();
+    let is_alike = is_alike && warnings.is_empty();
     let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
     let mut arrival = source.arrive(cluster.psql().clone(), &name, landing, facts, cx)?;
     arrival.temporary = true;
-    into(arrival, place, Some(cluster), warnings, cx)
+    into(arrival, Place { text: place, warnings, cluster: Some(cluster), is_alike, cx: cx.clone() })
 }
 
 /// Where this machine lacks the dump's locale, one that every machine has: rows and values are the same in it, but
@@ -178,21 +181,42 @@ fn try_locale(psql: &Psql, facts: &RestoreFacts, server_major: u32, cx: &Context
     psql.run(&sql, "making a database with the dump's locale", cx).map(drop).map_err(|error| error.step("place"))
 }
 
-/// Loads into it. `warnings` are those that only staging brings: what the look beforehand says is said then.
-fn into(arrival: Arrival, place: String, cluster: Option<Cluster>, warnings: Vec<String>, cx: &Context) -> Result<Box<dyn Sink>> {
-    for text in &warnings {
-        cx.observer.event(Event::Warning { target: None, text: text.clone() });
+/// Whether a server is of the version that was dumped, as far as that is known.
+fn is_alike(landing: &Landing<'_>, server_major: u32) -> bool {
+    landing.facts.server_version.as_deref().and_then(Version::parse).is_none_or(|dumped| dumped.major == server_major)
+}
+
+/// Loads into it.
+fn into(arrival: Arrival, place: Place) -> Result<Box<dyn Sink>> {
+    for text in &place.warnings {
+        place.cx.observer.event(Event::Warning { target: None, text: text.clone() });
     }
-    let inner = load::into(arrival, cx)?;
-    Ok(Box::new(DrillSink { inner, place: Place { text: place, warnings, cluster, cx: cx.clone() } }))
+    let inner = load::into(arrival, &place.cx)?;
+    Ok(Box::new(DrillSink { inner, place }))
 }
 
 /// Where a drill takes place.
 struct Place {
     text: String,
+    /// Those that only staging brings: what the look beforehand says is said then.
     warnings: Vec<String>,
     cluster: Option<Cluster>,
+    /// What the dump's own server took, this one takes, too.
+    is_alike: bool,
     cx: Context,
+}
+
+impl Place {
+    /// What a server of another version, or with another locale, does not take says nothing about the backup.
+    fn judged(&self, error: Error) -> Error {
+        if self.is_alike || error.kind() != Kind::Child {
+            return error;
+        }
+        error.kind_is(Kind::Database).hint_if_none(
+            "the server is not like the one that was dumped, so this may not be the backup's fault: drill it on one of the \
+             same version and with its locales",
+        )
+    }
 }
 
 /// A sink, and the server that lives as long.
@@ -204,7 +228,8 @@ struct DrillSink {
 
 impl Write for DrillSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
+        let place = &self.place;
+        self.inner.write(bytes).map_err(|error| place.judged(from_io(error, Kind::Child, "the load ended")).into())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -215,7 +240,8 @@ impl Write for DrillSink {
 impl Sink for DrillSink {
     fn finish(self: Box<Self>) -> Result<Box<dyn Staged>> {
         let Self { inner, place } = *self;
-        Ok(Box::new(DrillStaged { inner: inner.finish()?, place }))
+        let inner = inner.finish().map_err(|error| place.judged(error))?;
+        Ok(Box::new(DrillStaged { inner, place }))
     }
 }
 

@@ -270,6 +270,7 @@ pub(super) struct Receiver {
     pub server_version: String,
     pub role: String,
     pub can_create: bool,
+    pub is_superuser: bool,
     pub exists: bool,
     /// New databases are copied from it.
     pub is_template: bool,
@@ -301,6 +302,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
            'server_version', current_setting('server_version'),
            'role', current_user,
            'can_create', (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user),
+           'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = session_user),
            'exists', EXISTS (SELECT FROM pg_database WHERE datname = {wanted}),
            'is_template', EXISTS (SELECT FROM pg_database WHERE datname = {wanted} AND datistemplate),
            'sessions', (SELECT count(*) FROM pg_stat_activity WHERE datname = {wanted} AND usesysid IS NOT NULL),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::MAX_NAME_LEN;
 use super::arrival::Arrival;
 use super::client::{quote_identifier, quote_literal};
-use super::scratch::{FORMER_MARK, random_word};
+use super::scratch::{FORMER_MARK, Scratch, random_word};
 use crate::error::Result;
 use crate::host::Context;
 
@@ -52,8 +52,8 @@ const PROPERTIES: &str = "(
   ) p WHERE value IS NOT NULL)";
 
 impl Former {
-    /// Of the database that makes room. Reads both databases' properties: the restored one has its own by now.
-    pub(super) fn of(arrival: &Arrival, scratch: &str, cx: &Context) -> Result<Self> {
+    /// Of the database that makes room. Reads both databases' properties: the restored one has nearly all of its own by now.
+    pub(super) fn of(arrival: &Arrival, scratch: &Scratch, cx: &Context) -> Result<Self> {
         let Arrival { admin, wanted, id, .. } = arrival;
         let now = cx.clock.now();
         let time = now.format("%Y%m%d_%H%M%S");
@@ -64,10 +64,14 @@ impl Former {
             "SELECT json_build_object('live', {}, 'restored', {},
                'comment', (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {}));",
             properties(wanted),
-            properties(scratch),
+            properties(scratch.name()),
             quote_literal(wanted)
         );
-        let both: Both = admin.ask(&sql, "comparing the databases' settings", cx).map_err(|error| error.step("publish"))?;
+        let mut both: Both = admin.ask(&sql, "comparing the databases' settings", cx).map_err(|error| error.step("publish"))?;
+        // What the restored one gets with the name.
+        let limit = arrival.facts.properties.connection_limit.map(|limit| ("connection limit".to_owned(), limit.to_string()));
+        let deferred = scratch.deferred().iter().map(|setting| (setting.key.clone(), setting.value.clone()));
+        both.restored.extend(deferred.chain(limit));
         let comment = format!(
             "{FORMER_MARK}: was {} until {}, replaced by backup {id}; its comment was: ",
             quote_identifier(wanted),
@@ -107,15 +111,29 @@ fn differences(live: &Properties, restored: &Properties) -> Vec<String> {
     let mut keys: Vec<&String> = live.keys().chain(restored.keys()).collect();
     keys.sort();
     keys.dedup();
-    let text = |value: &String| if value.is_empty() { "an empty value".to_owned() } else { value.clone() };
-    let told = |key: &String| match (live.get(key), restored.get(key)) {
-        (Some(had), Some(has)) if had == has => None,
-        (Some(had), Some(has)) => Some(format!("the former one had {key}={had}, the restored one has {}", text(has))),
-        (Some(had), None) => Some(format!("the former one had {key}={had}, the restored one has none")),
-        (None, Some(has)) => Some(format!("the former one had no {key}, the restored one has {}", text(has))),
-        (None, None) => None,
+    let told = |key: &String| {
+        let shown = |value: &String| match value.as_str() {
+            // An application's own settings hold its secrets at times.
+            _ if is_of_application(key) => "a value that is not shown".to_owned(),
+            "" => "an empty value".to_owned(),
+            value => value.to_owned(),
+        };
+        match (live.get(key), restored.get(key)) {
+            (Some(had), Some(has)) if had == has => None,
+            (Some(had), has) => {
+                let has = has.map_or("none".into(), shown);
+                Some(format!("the former one had {key}={}, the restored one has {has}", shown(had)))
+            }
+            (None, Some(has)) => Some(format!("the former one had no {key}, the restored one has {}", shown(has))),
+            (None, None) => None,
+        }
     };
     keys.into_iter().filter_map(told).collect()
+}
+
+/// Whether it is a setting that the server itself does not know.
+fn is_of_application(key: &str) -> bool {
+    !key.starts_with("privileges of ") && key.split(' ').next().is_some_and(|name| name.contains('.'))
 }
 
 /// What a terminal does not show as it is: reports write it as an escape that SQL would not read.
@@ -171,9 +189,10 @@ mod tests {
     #[test]
     fn what_differs_is_told_and_what_does_not_is_not() {
         let properties = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1")]);
+        let live = properties(&[("owner", "app"), ("work_mem", "64MB"), ("jit", "off"), ("same", "1"), ("app.key", "s3cret")]);
         let restored = properties(&[("owner", "admin"), ("work_mem", "16MB"), ("same", "1"), ("search_path", "")]);
         insta::assert_snapshot!(differences(&live, &restored).join("\n"), @"
+        the former one had app.key=a value that is not shown, the restored one has none
         the former one had jit=off, the restored one has none
         the former one had owner=app, the restored one has admin
         the former one had no search_path, the restored one has an empty value

@@ -35,6 +35,13 @@ struct ServerFacts {
     sees_passwords: bool,
 }
 
+impl ServerFacts {
+    /// Without the distribution's words.
+    fn short_version(&self) -> Option<String> {
+        self.server_version.split_whitespace().next().map(str::to_owned)
+    }
+}
+
 const QUESTION: &str = "SELECT json_build_object(
   'server_version', current_setting('server_version'),
   'roles', (SELECT coalesce(json_agg(rolname ORDER BY oid), '[]') FROM pg_roles WHERE rolname !~ '^pg_'),
@@ -59,7 +66,7 @@ pub(super) fn probe(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Res
     let (facts, client, warnings) = look(psql, client_bin, cx)?;
     let version = client.version_text();
     let way = format!("pg_dumpall {} over {}", version.as_deref().unwrap_or_default(), psql.connection.describe());
-    Ok(Probe { server_version: Some(facts.server_version), client_version: version, way, warnings, ..Probe::default() })
+    Ok(Probe { server_version: facts.short_version(), client_version: version, way, warnings, ..Probe::default() })
 }
 
 /// Starts pg_dumpall.
@@ -117,7 +124,7 @@ impl Capture for GlobalsCapture {
             kind: KIND.into(),
             database: None,
             format: FORMAT.into(),
-            server_version: self.facts.server_version.split_whitespace().next().map(str::to_owned),
+            server_version: self.facts.short_version(),
             client_version: self.client.version_text(),
             restore: serde_json::to_value(&restore)
                 .map_err(|error| Error::new(Kind::Internal, "can't write down the server's facts").source(error))?,

@@ -66,8 +66,8 @@ impl TextSink {
     /// Makes the scratch database and starts psql on it.
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
         let scratch = Scratch::create(&arrival, cx)?;
-        options::make_schemas(&arrival, scratch.name(), cx)?;
-        let session = arrival.admin.on(scratch.name());
+        options::make_schemas(&arrival, cx)?;
+        let session = arrival.inside();
         let mut psql = session.program().spawn_writer(cx)?;
         // The filter reads strings so until the dump says otherwise; the server's own default may differ.
         let mut preamble = "SET standard_conforming_strings = on;\n".to_owned();
@@ -142,12 +142,14 @@ impl Sink for TextSink {
 }
 
 /// A scratch database into which everything is loaded, but for these refreshes.
-pub(super) fn loaded(scratch: Scratch, arrival: Arrival, left_out: &[String], cx: Context) -> Result<Box<dyn Staged>> {
+pub(super) fn loaded(mut scratch: Scratch, arrival: Arrival, left_out: &[String], cx: Context) -> Result<Box<dyn Staged>> {
     let told =
         |view: &String| format!("{view} is not refreshed, as it would query another server: REFRESH MATERIALIZED VIEW {view};");
     let mut warnings: Vec<String> = left_out.iter().map(told).collect();
-    options::drop_empty_schemas(&arrival, scratch.name(), &cx)?;
-    warnings.extend(properties::put_back(&scratch, &arrival, &cx)?);
+    options::drop_empty_schemas(&arrival, &cx)?;
+    let put_back = properties::put_back(&scratch, &arrival, &cx)?;
+    warnings.extend(put_back.left_out);
+    scratch.defer(put_back.deferred);
     Ok(Box::new(StagedDatabase { scratch, arrival, warnings, cx }))
 }
 

@@ -55,23 +55,23 @@ pub(super) fn settle(facts: &mut RestoreFacts, filter: &DumpFilter) {
 }
 
 /// Makes the schemas that a dump of tables does not create, in a new database.
-pub(super) fn make_schemas(arrival: &Arrival, database: &str, cx: &Context) -> Result<()> {
+pub(super) fn make_schemas(arrival: &Arrival, cx: &Context) -> Result<()> {
     let schemas = &arrival.facts.schemas;
     if schemas.is_empty() {
         return Ok(());
     }
-    let made = arrival.admin.on(database).run(&for_each("CREATE SCHEMA", schemas), "making the schemas of the tables", cx);
+    let made = arrival.inside().run(&for_each("CREATE SCHEMA", schemas), "making the schemas of the tables", cx);
     made.map(drop).map_err(|error| error.step("scratch"))
 }
 
 /// Drops those of them that no table came for.
-pub(super) fn drop_empty_schemas(arrival: &Arrival, database: &str, cx: &Context) -> Result<()> {
+pub(super) fn drop_empty_schemas(arrival: &Arrival, cx: &Context) -> Result<()> {
     const DOING: &str = "dropping schemas that stayed empty";
     let schemas = &arrival.facts.schemas;
     if schemas.is_empty() {
         return Ok(());
     }
-    let session = arrival.admin.on(database);
+    let session = arrival.inside();
     let empty = format!(
         "SELECT coalesce(json_agg(nspname), '[]') FROM pg_namespace n WHERE nspname = ANY ({}) AND NOT EXISTS (
            SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid);",

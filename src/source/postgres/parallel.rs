@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::archive::Judge;
 use super::arrival::Arrival;
+use super::client::quote_identifier;
 use super::diagnosis;
 use super::filter::Omit;
 use super::load::loaded;
@@ -112,13 +113,13 @@ impl Spool {
         write().map_err(|error| spool_failed(&self.arrival.state_dir, error))
     }
 
-    fn load(&self, scratch: &Scratch) -> Result<()> {
-        let Arrival { admin, facts, omit, pg_restore, .. } = &self.arrival;
+    fn load(&self) -> Result<()> {
+        let Arrival { facts, omit, pg_restore, .. } = &self.arrival;
         let pg_restore = pg_restore.as_ref().ok_or_else(|| Error::new(Kind::Internal, "no pg_restore was looked for"))?;
-        let session = admin.on(scratch.name());
+        let session = self.arrival.inside();
         let connection = match &facts.money_locale {
             Some(locale) => session.connection.with_setting("lc_monetary", locale),
-            None => session.connection,
+            None => session.connection.clone(),
         };
         // An empty name stands for PGDATABASE. The archive is its stdin, which each job opens anew.
         let program = Program::new(&pg_restore.path)
@@ -131,10 +132,13 @@ impl Spool {
         let program = connection.apply(program, &session.application);
         let file = self.file.try_clone().map_err(|error| spool_failed(&self.arrival.state_dir, error))?;
         let finished = program.spawn_on(file, &self.cx)?.wait()?;
-        if finished.exit.is_success() {
-            return Ok(());
+        if !finished.exit.is_success() {
+            return Err(diagnosis::failed("loading with pg_restore", finished.exit, &finished.stderr_tail));
         }
-        Err(diagnosis::failed("loading with pg_restore", finished.exit, &finished.stderr_tail))
+        let owner = self.judge.public_owner().filter(|owner| !owner.is_empty() && !omit.owners);
+        let Some(owner) = owner else { return Ok(()) };
+        let sql = format!("ALTER SCHEMA public OWNER TO {};", quote_identifier(owner));
+        session.run(&sql, "giving the schema public its owner", &self.cx).map(drop)
     }
 }
 
@@ -153,8 +157,8 @@ impl Sink for Spool {
     fn finish(self: Box<Self>) -> Result<Box<dyn Staged>> {
         self.complete()?;
         let scratch = Scratch::create(&self.arrival, &self.cx)?;
-        options::make_schemas(&self.arrival, scratch.name(), &self.cx)?;
-        self.load(&scratch).map_err(|error| error.step("load"))?;
+        options::make_schemas(&self.arrival, &self.cx)?;
+        self.load().map_err(|error| error.step("load"))?;
         let Self { arrival, judge, cx, .. } = *self;
         loaded(scratch, arrival, judge.omitted_refreshes(), cx)
     }

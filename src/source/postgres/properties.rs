@@ -16,6 +16,24 @@ const OURS: &str = "db-backup-tools ";
 const LISTS: [&str; 5] =
     ["local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries", "temp_tablespaces"];
 
+/// Settings that would keep our own sessions out, or from looking at what was restored: only the database's own name
+/// gets them, and a drill, which gives none, does without.
+const DEFERRED: [&str; 13] = [
+    "default_transaction_read_only",
+    "event_triggers",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "local_preload_libraries",
+    "lock_timeout",
+    "role",
+    "row_security",
+    "session_preload_libraries",
+    "session_replication_role",
+    "statement_timeout",
+    "temp_file_limit",
+    "transaction_timeout",
+];
+
 /// The properties as a manifest keeps them. Fields are only ever added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Properties {
@@ -95,37 +113,61 @@ fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     names
 }
 
-/// Gives a loaded scratch database what its dump could not. What could not be put back comes back, a
-/// clause each with the statement that would do it.
-pub(super) fn put_back(scratch: &Scratch, arrival: &Arrival, cx: &Context) -> Result<Vec<String>> {
+/// A setting that waits for the database's name.
+pub(super) struct Deferred {
+    /// What it is called in a list of the database's properties: `role`, `role for role clerk`.
+    pub key: String,
+    pub value: String,
+    /// On a database that still has its scratch name.
+    statement: String,
+}
+
+/// What came of putting properties back.
+pub(super) struct PutBack {
+    /// What could not be, a clause each with the statement that would do it.
+    pub left_out: Vec<String>,
+    /// What can be, and waits.
+    pub deferred: Vec<Deferred>,
+}
+
+/// Gives a loaded scratch database what its dump could not.
+pub(super) fn put_back(scratch: &Scratch, arrival: &Arrival, cx: &Context) -> Result<PutBack> {
     let missing = missing_roles(&arrival.admin, &arrival.facts.properties, cx)?;
-    let (statements, mut left_out) = statements(scratch.name(), arrival, &missing);
-    // All at once, as nearly always all of them can; else each on its own, to say which can't.
-    if statements.is_empty() || run(&arrival.admin, &statements.concat(), cx)?.is_none() {
-        return Ok(left_out);
-    }
-    for statement in &statements {
-        if let Some(cause) = run(&arrival.admin, statement, cx)? {
-            let statement = statement.replace(&quote_identifier(scratch.name()), &quote_identifier(&arrival.wanted));
-            left_out.push(format!("not put back, {cause}: {}", statement.trim_end()));
+    let Statements { now, later, mut left_out } = statements(scratch.name(), arrival, &missing);
+    let told = |statement: &str, cause: &str| {
+        let statement = statement.replace(&quote_identifier(scratch.name()), &quote_identifier(&arrival.wanted));
+        format!("not put back, {cause}: {}", statement.trim_end())
+    };
+    let mut deferred = Vec::new();
+    for setting in later {
+        match run(&arrival.admin, &setting.statement, "ROLLBACK", cx)? {
+            None => deferred.push(setting),
+            Some(cause) => left_out.push(told(&setting.statement, &cause)),
         }
     }
-    Ok(left_out)
+    // All at once, as nearly always all of them can; else each on its own, to say which can't.
+    if !now.is_empty() && run(&arrival.admin, &now.concat(), "COMMIT", cx)?.is_some() {
+        for statement in &now {
+            left_out.extend(run(&arrival.admin, statement, "COMMIT", cx)?.map(|cause| told(statement, &cause)));
+        }
+    }
+    Ok(PutBack { left_out, deferred })
 }
 
 /// What only the database's own name may have, as its comment is our mark before and a limit would keep us out:
 /// statements for the transaction that gives the name, on a database that still has the name `database`.
-pub(super) fn at_publication(database: &str, properties: &Properties) -> String {
+pub(super) fn at_publication(database: &str, properties: &Properties, deferred: &[Deferred]) -> String {
     let name = quote_identifier(database);
     let comment = properties.comment.as_deref().filter(|comment| !comment.starts_with(OURS));
     let comment = comment.map_or_else(|| "NULL".to_owned(), quote_literal);
     let limit = properties.connection_limit.map(|limit| format!("ALTER DATABASE {name} CONNECTION LIMIT {limit};\n"));
-    format!("COMMENT ON DATABASE {name} IS {comment};\n{}", limit.unwrap_or_default())
+    let settings: String = deferred.iter().map(|setting| setting.statement.as_str()).collect();
+    format!("COMMENT ON DATABASE {name} IS {comment};\n{}{settings}", limit.unwrap_or_default())
 }
 
 /// Why the server refuses it; nothing where it did it.
-fn run(admin: &Psql, sql: &str, cx: &Context) -> Result<Option<String>> {
-    match admin.run(&format!("BEGIN;\n{sql}COMMIT;"), "putting the database's properties back", cx) {
+fn run(admin: &Psql, sql: &str, end: &str, cx: &Context) -> Result<Option<String>> {
+    match admin.run(&format!("BEGIN;\n{sql}{end};"), "putting the database's properties back", cx) {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == Kind::Database => Ok(Some(error.cause())),
         Err(error) => Err(error.step("properties")),
@@ -145,40 +187,57 @@ fn missing_roles(admin: &Psql, properties: &Properties, cx: &Context) -> Result<
 }
 
 /// The statements, and what is left out beforehand.
-fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> (Vec<String>, Vec<String>) {
+#[derive(Default)]
+struct Statements {
+    now: Vec<String>,
+    later: Vec<Deferred>,
+    left_out: Vec<String>,
+}
+
+impl Statements {
+    /// `whose` is the statement's beginning, `suffix` what a list of properties says of whose it is.
+    fn set(&mut self, whose: &str, suffix: &str, setting: &str) {
+        let Some((parameter, value)) = setting.split_once('=') else { return };
+        let statement = format!("{whose} SET {} TO {};\n", quote_identifier(parameter), setting_value(parameter, value));
+        if DEFERRED.contains(&parameter.to_ascii_lowercase().as_str()) {
+            self.later.push(Deferred { key: format!("{parameter}{suffix}"), value: value.to_owned(), statement });
+        } else {
+            self.now.push(statement);
+        }
+    }
+}
+
+fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> Statements {
     let name = quote_identifier(database);
     let (facts, options) = (&arrival.facts, arrival.options);
-    let set = |whose: &str, setting: &String| {
-        let (parameter, value) = setting.split_once('=')?;
-        Some(format!("{whose} SET {} TO {};\n", quote_identifier(parameter), setting_value(parameter, value)))
-    };
-    let mut statements: Vec<String> =
-        facts.settings.iter().filter_map(|setting| set(&format!("ALTER DATABASE {name}"), setting)).collect();
-    let mut left_out = Vec::new();
+    let mut statements = Statements::default();
+    facts.settings.iter().for_each(|setting| statements.set(&format!("ALTER DATABASE {name}"), "", setting));
     for RoleSettings { role, settings } in &facts.properties.role_settings {
         if missing.contains(role) {
-            left_out.push(format!(
+            statements.left_out.push(format!(
                 "settings of role {} in the database are left out, as there is no such role",
                 quote_identifier(role)
             ));
             continue;
         }
         let whose = format!("ALTER ROLE {} IN DATABASE {name}", quote_identifier(role));
-        statements.extend(settings.iter().filter_map(|setting| set(&whose, setting)));
+        settings.iter().for_each(|setting| statements.set(&whose, &format!(" for role {role}"), setting));
     }
     if let Some(grants) = facts.properties.acl.as_ref().filter(|_| !options.no_privileges) {
         let (granted, lost): (Vec<&Grant>, Vec<&Grant>) = grants.iter().partition(|grant| {
             !missing.contains(&grant.grantor) && grant.grantee.as_ref().is_none_or(|role| !missing.contains(role))
         });
         let owner = facts.owner.as_str();
-        statements.push(privileges(&name, &granted, owner, options.no_owner));
+        statements.now.push(privileges(&name, &granted, owner, options.no_owner));
         if !lost.is_empty() {
             let named = |role: &&str| missing.iter().any(|other| other == role);
             let roles = sorted(facts.properties.granted()).into_iter().filter(named).map(quote_identifier).collect::<Vec<_>>();
-            left_out.push(format!("privileges on the database are left out, as there is no such role: {}", roles.join(", ")));
+            statements
+                .left_out
+                .push(format!("privileges on the database are left out, as there is no such role: {}", roles.join(", ")));
         }
     }
-    (statements, left_out)
+    statements
 }
 
 /// The database's privileges as they were. With `no_owner` the recorded owner has no part in them.

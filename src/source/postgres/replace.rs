@@ -250,7 +250,7 @@ fn few(texts: &[&str]) -> String {
 /// nothing is changed, but for sessions that `--disconnect` ended.
 pub(super) fn swap(scratch: &mut Scratch, live: &Live, arrival: &Arrival, cx: &Context) -> Result<Former> {
     let Arrival { admin, wanted, options, .. } = arrival;
-    let former = Former::of(arrival, scratch.name(), cx)?;
+    let former = Former::of(arrival, scratch, cx)?;
     let make_room = make_room(live, wanted, &former);
     let swapper = Psql { application: format!("{} swap", admin.application), ..admin.clone() };
     let mut attempt = 1;
@@ -297,7 +297,6 @@ fn not_swapped(wanted: &str, why: &str, hint: &str) -> Error {
 fn plainly(error: Error, wanted: &str) -> Error {
     let cause = error.cause();
     if let Some((_, found)) = cause.split_once(IN_THE_WAY) {
-        let found = found.split("; CONTEXT:").next().unwrap_or(found);
         return not_swapped(wanted, found, "end what is named");
     }
     if cause.contains(IN_USE) {
@@ -348,7 +347,8 @@ END"
             ("{name}", &quote_literal(wanted)),
         ],
     );
-    format!("DO LANGUAGE plpgsql {};\n", quote_literal(&body))
+    // Where in the script it was is no news to a reader.
+    format!("\\set SHOW_CONTEXT never\nDO LANGUAGE plpgsql {};\n", quote_literal(&body))
 }
 
 /// Fills each place in one pass, so that no value is taken for a place.

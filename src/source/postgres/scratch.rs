@@ -9,7 +9,7 @@ use self::hold::Hold;
 use super::arrival::Arrival;
 use super::client::{Psql, quote_identifier, quote_literal};
 use super::facts::RestoreFacts;
-use super::properties::{self, Properties};
+use super::properties::{self, Deferred, Properties};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
@@ -34,6 +34,8 @@ pub(super) struct Scratch {
     name: String,
     cx: Context,
     armed: bool,
+    /// What it gets with the wanted name.
+    deferred: Vec<Deferred>,
     /// None on a temporary server, which is our own.
     _hold: Option<Hold>,
 }
@@ -45,7 +47,14 @@ impl Scratch {
         let Arrival { admin, scratch: name, .. } = arrival;
         if arrival.temporary {
             // It goes with its server.
-            let scratch = Self { admin: admin.clone(), name: name.clone(), cx: cx.clone(), armed: false, _hold: None };
+            let scratch = Self {
+                admin: admin.clone(),
+                name: name.clone(),
+                cx: cx.clone(),
+                armed: false,
+                deferred: Vec::new(),
+                _hold: None,
+            };
             scratch.make(arrival)?;
             return Ok(scratch);
         }
@@ -62,7 +71,8 @@ impl Scratch {
             return Err(Error::new(Kind::Locked, format!("the lock on {name} is taken")).hint("try again").step("scratch"));
         }
         // Armed before the database is there: a cancel may meet the statement under way.
-        let scratch = Self { admin: admin.clone(), name: name.clone(), cx: cx.clone(), armed: true, _hold: hold };
+        let scratch =
+            Self { admin: admin.clone(), name: name.clone(), cx: cx.clone(), armed: true, deferred: Vec::new(), _hold: hold };
         scratch.make(arrival)?;
         Ok(scratch)
     }
@@ -75,6 +85,16 @@ impl Scratch {
         let comment = quote_literal(&format!("{MARK}, made by {}; safe to drop when no restore runs", self.admin.application));
         let script = format!("{sql};\nCOMMENT ON DATABASE {name} IS {comment};");
         self.admin.run(&script, "making the scratch database", &self.cx).map(drop).map_err(|error| error.step("scratch"))
+    }
+
+    /// Settings that it gets with the wanted name alone.
+    pub(super) fn defer(&mut self, settings: Vec<Deferred>) {
+        self.deferred = settings;
+    }
+
+    /// Those.
+    pub(super) fn deferred(&self) -> &[Deferred] {
+        &self.deferred
     }
 
     /// Its name.
@@ -96,7 +116,7 @@ impl Scratch {
         let (scratch, name) = (quote_identifier(&self.name), quote_identifier(wanted));
         let sql = format!(
             "BEGIN;\n{make_room}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
-            properties::at_publication(&self.name, properties)
+            properties::at_publication(&self.name, properties, &self.deferred)
         );
         let doing = format!("giving the restored database its name {wanted}");
         let Err(error) = psql.run(&sql, &doing, cx) else {

@@ -23,11 +23,11 @@ pub(super) struct StagedDatabase {
 
 impl Staged for StagedDatabase {
     fn compare(&mut self, dumped: &Inventory) -> Result<Comparison> {
-        compare::compare(&self.arrival.admin.on(self.scratch.name()), dumped, &self.cx)
+        compare::compare(&self.arrival.inside(), dumped, &self.cx)
     }
 
     fn check(&mut self, sql: &str) -> Result<String> {
-        compare::first_value(&self.arrival.admin.on(self.scratch.name()), sql, &self.cx)
+        compare::first_value(&self.arrival.inside(), sql, &self.cx)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -22,6 +22,8 @@ struct Court {
     /// Offsets to be written: where, and what.
     found: Vec<(u64, u64)>,
     says_strings: bool,
+    /// Whose the schema `public` is to be, where the archive makes that: every database has it already.
+    public_owner: Option<String>,
 }
 
 impl Judge {
@@ -33,6 +35,7 @@ impl Judge {
             offsets: HashMap::new(),
             found: Vec::new(),
             says_strings: false,
+            public_owner: None,
         };
         Self { reader: Reader::default(), court }
     }
@@ -63,6 +66,11 @@ impl Judge {
         })
     }
 
+    /// Whose the schema `public` is to be, which pg_restore is not to make.
+    pub(in super::super) fn public_owner(&self) -> Option<&str> {
+        self.court.public_owner.as_deref()
+    }
+
     /// The refreshes that are left out.
     pub(in super::super) fn omitted_refreshes(&self) -> &[String] {
         self.court.filter.omitted_refreshes()
@@ -70,12 +78,13 @@ impl Judge {
 }
 
 impl Court {
-    /// Holds a text to the rules: whole statements, comments at the most between them.
-    fn hear(&mut self, text: &[u8]) -> Result<()> {
+    /// Holds a text to the rules: whole statements, comments at the most between them. Whether any of it may be loaded.
+    fn hear(&mut self, text: &[u8]) -> Result<bool> {
         self.filter.feed(text)?;
         self.filter.feed(b"\n")?;
+        let passed = !self.filter.take().trim_ascii().is_empty();
         self.filter.take().clear();
-        if self.filter.is_between_statements() { Ok(()) } else { Err(refused("a statement that does not end in its entry")) }
+        if self.filter.is_between_statements() { Ok(passed) } else { Err(refused("a statement that does not end in its entry")) }
     }
 
     /// What pg_restore makes of the words that drop an object, to set its owner.
@@ -83,7 +92,7 @@ impl Court {
         let Some(object) = entry.drop.strip_prefix(b"DROP ") else { return Ok(()) };
         let object = object.strip_suffix(b"\n").unwrap_or(object);
         let object = object.strip_suffix(b";").unwrap_or(object);
-        self.hear(&[b"ALTER ", object, b" OWNER TO someone;"].concat())
+        self.hear(&[b"ALTER ", object, b" OWNER TO someone;"].concat()).map(drop)
     }
 
     fn hear_strings(&mut self, defn: &[u8]) -> Result<()> {
@@ -96,7 +105,7 @@ impl Court {
         if std::mem::replace(&mut self.says_strings, true) || !self.list.is_empty() {
             return Err(refused("its way to read strings in the wrong place"));
         }
-        self.hear(setting)
+        self.hear(setting).map(drop)
     }
 }
 
@@ -108,7 +117,7 @@ impl Visitor for Court {
         let is_number = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
         match entry.desc {
             b"STDSTRINGS" => return self.hear_strings(entry.defn),
-            b"ENCODING" | b"SEARCHPATH" => return self.hear(entry.defn),
+            b"ENCODING" | b"SEARCHPATH" => return self.hear(entry.defn).map(drop),
             // A restore into a database of another name leaves them out.
             b"DATABASE" | b"DATABASE PROPERTIES" => return Ok(()),
             b"ACL" | b"COMMENT" | b"SECURITY LABEL" if entry.tag.starts_with(b"DATABASE ") => return Ok(()),
@@ -118,12 +127,16 @@ impl Visitor for Court {
             b"BLOB" if !is_number(entry.tag) => return Err(refused("a large object without a number")),
             // ... and takes these apart, to say each of every object.
             b"ACL" if entry.tag.starts_with(b"LARGE OBJECTS ") => {
-                entry.defn.split(|byte| *byte == b'\n').try_for_each(|line| self.hear(line))?;
+                entry.defn.split(|byte| *byte == b'\n').try_for_each(|line| self.hear(line).map(drop))?;
             }
             _ => {
                 let before = self.filter.omitted_refreshes().len();
-                self.hear(entry.defn)?;
+                let is_loaded = self.hear(entry.defn)?;
                 self.hear_owner(entry)?;
+                if entry.desc == b"SCHEMA" && !is_loaded {
+                    self.public_owner = std::str::from_utf8(entry.owner).ok().map(str::to_owned);
+                    return Ok(());
+                }
                 if self.filter.omitted_refreshes().len() > before {
                     return Ok(());
                 }

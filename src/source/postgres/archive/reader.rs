@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use memchr::memchr_iter;
+
 use super::cursor::{Cursor, Stop};
 use crate::error::{Error, Kind, Result};
 
@@ -12,7 +14,7 @@ pub(super) const LONGEST: usize = 1 << 30;
 /// Entries that a hostile count may not make us expect.
 const MOST_ENTRIES: u64 = i32::MAX as u64;
 /// How the rows of a COPY end.
-const ROWS_END: &[u8] = b"\\.\n\n\n";
+pub(super) const ROWS_END: &[u8] = b"\\.\n\n\n";
 
 /// `archCustom`, of the ways in which an archive may be laid out.
 const CUSTOM: u8 = 1;
@@ -37,18 +39,28 @@ pub(in super::super) struct Entry<'a> {
     pub defn: &'a [u8],
     /// What drops it; an owner is set with its words.
     pub drop: &'a [u8],
+    /// The role that it belongs to.
+    pub owner: &'a [u8],
     /// Where in the archive the offset of its data is.
     pub offset_at: u64,
 }
 
 /// Takes what an archive holds. An error ends the reading.
 pub(in super::super) trait Visitor {
+    /// Rows that come whole are told of by `lines` alone: there are many, and each has its length before it.
+    const COUNTS: bool = false;
     /// An entry, in order; all of them come before any data.
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()>;
     /// The block of an entry begins at this byte of the archive.
     fn block(&mut self, id: u32, at: u64) -> Result<()>;
-    /// Part of a COPY statement and its rows, up to and with the line `\.`.
+    /// The COPY statement whose rows follow.
+    fn copy(&mut self, statement: &[u8]) -> Result<()> {
+        self.rows(statement)
+    }
+    /// Part of the rows, up to and with the line `\.` and the two empty ones behind it.
     fn rows(&mut self, text: &[u8]) -> Result<()>;
+    /// So many lines more of them, of so many bytes, where that is all that is asked.
+    fn lines(&mut self, _lines: u64, _bytes: u64) {}
     /// The rows have ended.
     fn rows_end(&mut self) -> Result<()>;
     /// A large object begins.
@@ -106,8 +118,8 @@ pub(in super::super) struct Reader {
     pending: Vec<u8>,
     /// Entries whose blocks have not come, and their COPY statements.
     awaited: HashMap<u32, Box<[u8]>>,
-    /// The last bytes of the rows.
-    tail: Vec<u8>,
+    /// The last eight bytes of the rows, the last one lowest.
+    tail: u64,
 }
 
 impl Default for Reader {
@@ -120,7 +132,7 @@ impl Default for Reader {
             passed: 0,
             pending: Vec::new(),
             awaited: HashMap::new(),
-            tail: Vec::new(),
+            tail: 0,
         }
     }
 }
@@ -166,6 +178,12 @@ impl Reader {
 
     /// Reads one thing.
     fn step<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> Result<usize, Failed> {
+        if V::COUNTS && self.state == State::Rows {
+            let used = self.whole_rows(bytes, visitor);
+            if used > 0 {
+                return Ok(used);
+            }
+        }
         let mut cursor = Cursor::new(bytes, self.int_size);
         match self.state {
             State::Head => self.head(&mut cursor)?,
@@ -245,7 +263,8 @@ impl Reader {
         if self.minor >= 16 {
             cursor.int()?;
         }
-        cursor.pass_texts(2)?;
+        let owner = cursor.text()?.unwrap_or_default();
+        cursor.pass_texts(1)?;
         while cursor.text()?.is_some() {}
         let offset_at = self.passed + cursor.at() as u64;
         let has_data = cursor.byte()? != NO_DATA;
@@ -253,7 +272,7 @@ impl Reader {
         if has_data != has_dumper {
             return Err(Stop::Wrong("an entry that has data and has none").into());
         }
-        visitor.entry(&Entry { id, has_data, tag, desc, defn, drop, offset_at })?;
+        visitor.entry(&Entry { id, has_data, tag, desc, defn, drop, owner, offset_at })?;
         if has_data && self.awaited.insert(id, copy.into()).is_some() {
             return Err(Stop::Wrong("two entries of one number").into());
         }
@@ -270,8 +289,8 @@ impl Reader {
         self.state = match kind {
             ROWS if copy.is_empty() => return Err(Stop::Wrong("rows without the COPY that loads them").into()),
             ROWS => {
-                self.tail.clear();
-                visitor.rows(&copy)?;
+                self.tail = 0;
+                visitor.copy(&copy)?;
                 State::Rows
             }
             LARGE_OBJECTS if copy.is_empty() => State::LargeObject,
@@ -281,7 +300,7 @@ impl Reader {
     }
 
     fn rows_end<V: Visitor>(&mut self, visitor: &mut V) -> Result<(), Failed> {
-        if self.tail != ROWS_END {
+        if !self.tail.to_be_bytes().ends_with(ROWS_END) {
             return Err(Stop::Wrong("rows that do not end as a COPY does").into());
         }
         self.state = State::Block;
@@ -293,7 +312,7 @@ impl Reader {
         let piece = &bytes[..used];
         match of {
             Of::Rows => {
-                keep_tail(&mut self.tail, piece);
+                self.tail = tail(self.tail, piece);
                 visitor.rows(piece)?;
             }
             Of::LargeObject => visitor.large_object_bytes(used as u64),
@@ -304,6 +323,25 @@ impl Reader {
             (left, of) => State::Piece(left, of),
         };
         Ok(used)
+    }
+
+    /// Counts the pieces of rows that are there whole, of which each row is one, and says how many bytes they take.
+    fn whole_rows<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> usize {
+        let (mut at, mut content, mut not_lines) = (0, 0, 0);
+        // A length is a sign, then four bytes, as the head has said.
+        while let Some(&[0, a, b, c, d]) = bytes[at..].first_chunk() {
+            let length = [a, b, c, d];
+            let start = at + 1 + length.len();
+            let end = start.saturating_add(u32::from_le_bytes(length) as usize);
+            let Some(piece) = bytes.get(start..end).filter(|piece| !piece.is_empty()) else { break };
+            self.tail = tail(self.tail, piece);
+            content += piece.len() as u64;
+            not_lines += length.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+            at = end;
+        }
+        // In one go, at memory speed: a row by itself is too short for that.
+        visitor.lines(memchr_iter(b'\n', &bytes[..at]).count() as u64 - not_lines, content);
+        at
     }
 
     fn wrong(&self, what: &str) -> Error {
@@ -328,11 +366,12 @@ impl From<Error> for Failed {
     }
 }
 
-fn keep_tail(tail: &mut Vec<u8>, piece: &[u8]) {
-    let last = &piece[piece.len().saturating_sub(ROWS_END.len())..];
-    tail.extend_from_slice(last);
-    let surplus = tail.len().saturating_sub(ROWS_END.len());
-    tail.drain(..surplus);
+/// The last bytes, after more of them.
+fn tail(before: u64, bytes: &[u8]) -> u64 {
+    match bytes.last_chunk() {
+        Some(last) => u64::from_be_bytes(*last),
+        None => bytes.iter().fold(before, |tail, byte| (tail << 8) | u64::from(*byte)),
+    }
 }
 
 fn unknown(major: u8, minor: u8) -> Error {

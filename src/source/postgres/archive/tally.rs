@@ -1,6 +1,8 @@
-//! Counts what an archive holds. Its data is retold as the text of a plain dump, so that both count alike.
+//! Counts what an archive holds, as the same is counted in a plain dump.
 
-use super::reader::{Entry, Reader, Visitor};
+use memchr::memchr_iter;
+
+use super::reader::{Entry, ROWS_END, Reader, Visitor};
 use crate::error::Result;
 use crate::source::postgres::census::Census;
 use crate::source::postgres::spelling::Spelling;
@@ -17,6 +19,9 @@ pub(in super::super) struct Tally {
 struct Counts {
     census: Census,
     large_objects: LargeObjects,
+    /// Of the rows under way, with the end of all rows.
+    lines: u64,
+    bytes: u64,
 }
 
 impl Tally {
@@ -37,12 +42,14 @@ impl Tally {
 
     /// What was counted.
     pub(in super::super) fn inventory(self, spelling: &Spelling) -> Inventory {
-        let Counts { census, large_objects } = self.counts;
+        let Counts { census, large_objects, .. } = self.counts;
         Inventory { large_objects: Some(large_objects), ..census.inventory(spelling) }
     }
 }
 
 impl Visitor for Counts {
+    const COUNTS: bool = true;
+
     fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
         // How strings are to be read, and where sequences stand.
         if matches!(entry.desc, b"STDSTRINGS" | b"SEQUENCE SET") {
@@ -55,12 +62,26 @@ impl Visitor for Counts {
         Ok(())
     }
 
-    fn rows(&mut self, text: &[u8]) -> Result<()> {
-        self.census.feed(text);
+    fn copy(&mut self, statement: &[u8]) -> Result<()> {
+        self.census.feed(statement);
         Ok(())
     }
 
+    fn rows(&mut self, text: &[u8]) -> Result<()> {
+        self.lines(count_lines(text), text.len() as u64);
+        Ok(())
+    }
+
+    fn lines(&mut self, lines: u64, bytes: u64) {
+        self.lines += lines;
+        self.bytes += bytes;
+    }
+
     fn rows_end(&mut self) -> Result<()> {
+        let (lines, bytes) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.bytes));
+        // They end as the reader has seen.
+        self.census.add_rows(lines.saturating_sub(count_lines(ROWS_END)), bytes.saturating_sub(ROWS_END.len() as u64));
+        self.census.feed(ROWS_END);
         Ok(())
     }
 
@@ -71,4 +92,8 @@ impl Visitor for Counts {
     fn large_object_bytes(&mut self, count: u64) {
         self.large_objects.bytes += count;
     }
+}
+
+fn count_lines(text: &[u8]) -> u64 {
+    memchr_iter(b'\n', text).count() as u64
 }

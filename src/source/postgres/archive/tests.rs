@@ -114,6 +114,26 @@ fn rows_and_large_objects_of_every_known_version_are_counted() {
 }
 
 #[test]
+fn a_length_with_the_byte_of_a_line_end_in_it_is_no_line() {
+    let row = |bytes: usize| "x".repeat(bytes - 1) + "\n";
+    let (ten, hundreds, thousands) = (row(10), row(266), row(2560));
+    // Rows are one piece each as pg_dump writes them; several in one, one in several, and empty ones count alike.
+    let pieces = [ten.as_str(), &hundreds, &thousands, "\n", "1\n2\n3\n", "be", "gin", "end\n", "\n", &ten];
+    let mut writer = Writer::new(14);
+    writer.table("COPY public.t (x) FROM stdin;\n", &pieces).table("COPY public.\"none\" (x) FROM stdin;\n", &[]);
+    let bytes = writer.bytes();
+    let length = pieces.concat().len() as u64;
+    for size in [1, 2, 7, 64, bytes.len()] {
+        let mut tally = Tally::default();
+        bytes.chunks(size).for_each(|piece| tally.feed(piece).unwrap());
+        assert!(tally.is_complete());
+        let tables: Vec<_> =
+            tally.inventory(&Spelling::default()).tables.into_iter().map(|t| (t.name, t.rows, t.bytes)).collect();
+        assert_eq!(tables, [("t".to_owned(), 10, length), ("none".to_owned(), 0, 0)], "in pieces of {size}");
+    }
+}
+
+#[test]
 fn an_archive_that_is_cut_anywhere_is_not_whole() {
     for minor in [14, 16] {
         let whole = sample(minor);
