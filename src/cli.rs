@@ -103,7 +103,7 @@ pub enum Command {
     Backup(Backup),
     /// Show the backups that are there
     List(List),
-    /// Bring a backup back, into a place that is absent or empty
+    /// Bring a backup back, or prove in a drill that it would come back
     Restore(Restore),
     /// Apply the retention policy now, or pin and delete by id
     Prune(Prune),
@@ -208,9 +208,13 @@ pub struct Backup {
 WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
 or an age like 3d (the newest at least that old).
 
+STATE is whole, damaged, incomplete or unknown; PROVEN how long ago a drill or --verify held.
+
 Examples:
   db-backup-tools list shop --limit 0
-  db-backup-tools -q list --max-age 26h    # exit 1 if any unit's newest backup is older")]
+  db-backup-tools list shop --tables             # rows and bytes of each table
+  db-backup-tools -q list --max-age 26h          # exit 1 if any unit's newest backup is older
+  db-backup-tools -q list --max-unproven 35d     # exit 1 if none held in a drill or --verify since")]
 pub struct List {
     /// What to show.
     #[command(flatten)]
@@ -253,11 +257,14 @@ pub struct List {
 WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
 or an age like 3d (the newest at least that old).
 
-Without --to-database or --output it goes to the target's own place, if that is absent or empty.
+Without --to-database or --output it goes to the target's own place. A database that is there must
+be empty; with --replace it may be in use, and is kept under another name. A drill touches neither.
 
 Examples:
   db-backup-tools restore shop --to-database shop_check
-  db-backup-tools restore shop --at 2026-06-12 --output - | less")]
+  db-backup-tools restore shop --at 2026-06-12 --output - | less
+  db-backup-tools restore shop --replace --disconnect    # over the live one, in one step
+  db-backup-tools restore --drill                        # of every unit the newest, thrown away")]
 pub struct Restore {
     /// The unit or target, by name, or by a glob that only one matches; with --drill any number, none: all
     #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
@@ -274,19 +281,19 @@ pub struct Restore {
     /// A backup of this host [default: our own, or the only one that has it]
     #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     pub host: Option<String>,
-    /// Into this database, which must be absent or empty
+    /// Into this database, which must be absent or empty, or replaced
     #[arg(long, value_name = "DB", conflicts_with = "output", value_parser = NonEmptyStringValueParser::new())]
     pub to_database: Option<String>,
     /// Decompressed into FILE, which must not exist, or to stdout (-); needs only the storage
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["no_owner", "no_privileges"])]
     pub output: Option<PathBuf>,
-    /// Restore into a scratch place, compare with what was dumped, and throw it away
+    /// Restore into a throwaway server (or where drill: says), compare with what was dumped, and remove it
     #[arg(long, conflicts_with_all = ["to_database", "output", "replace", "no_owner", "no_privileges", "missing_roles"])]
     pub drill: bool,
-    /// Swap with the database that has the name, which stays as NAME_before_...
+    /// Swap with the database that has the name, once compared; that one stays as NAME_before_...
     #[arg(long, conflicts_with = "output")]
     pub replace: bool,
-    /// End the sessions that are on it
+    /// End the sessions that are on the database to be replaced
     #[arg(long, requires = "replace")]
     pub disconnect: bool,
     /// Everything belongs to the restoring role

@@ -29,7 +29,7 @@ fn help_of_the_program() {
       validate  Check the configuration; every mistake in one go
       backup    Back up all enabled targets, then prune what succeeded
       list      Show the backups that are there
-      restore   Bring a backup back, into a place that is absent or empty
+      restore   Bring a backup back, or prove in a drill that it would come back
       prune     Apply the retention policy now, or pin and delete by id
 
     Options:
@@ -190,16 +190,20 @@ fn help_of_list() {
     WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
     or an age like 3d (the newest at least that old).
 
+    STATE is whole, damaged, incomplete or unknown; PROVEN how long ago a drill or --verify held.
+
     Examples:
       db-backup-tools list shop --limit 0
-      db-backup-tools -q list --max-age 26h    # exit 1 if any unit's newest backup is older
+      db-backup-tools list shop --tables             # rows and bytes of each table
+      db-backup-tools -q list --max-age 26h          # exit 1 if any unit's newest backup is older
+      db-backup-tools -q list --max-unproven 35d     # exit 1 if none held in a drill or --verify since
     ");
 }
 
 #[test]
 fn help_of_restore() {
     insta::assert_snapshot!(help("restore"), @"
-    Bring a backup back, into a place that is absent or empty
+    Bring a backup back, or prove in a drill that it would come back
 
     Usage: db-backup-tools restore [OPTIONS] [NAME]...
 
@@ -212,13 +216,14 @@ fn help_of_restore() {
           --at <WHEN>         Which backup [default: latest]
           --from <STORAGE>    Read it from this storage [default: the first that holds it]
           --host <HOST>       A backup of this host [default: our own, or the only one that has it]
-          --to-database <DB>  Into this database, which must be absent or empty
+          --to-database <DB>  Into this database, which must be absent or empty, or replaced
           --output <FILE|->   Decompressed into FILE, which must not exist, or to stdout (-); needs only
                               the storage
-          --drill             Restore into a scratch place, compare with what was dumped, and throw it
-                              away
-          --replace           Swap with the database that has the name, which stays as NAME_before_...
-          --disconnect        End the sessions that are on it
+          --drill             Restore into a throwaway server (or where drill: says), compare with what
+                              was dumped, and remove it
+          --replace           Swap with the database that has the name, once compared; that one stays as
+                              NAME_before_...
+          --disconnect        End the sessions that are on the database to be replaced
           --no-owner          Everything belongs to the restoring role
           --no-privileges     Leave out GRANT and REVOKE
           --missing-roles     Create roles that the backup names and the server lacks, without login or
@@ -241,11 +246,14 @@ fn help_of_restore() {
     WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
     or an age like 3d (the newest at least that old).
 
-    Without --to-database or --output it goes to the target's own place, if that is absent or empty.
+    Without --to-database or --output it goes to the target's own place. A database that is there must
+    be empty; with --replace it may be in use, and is kept under another name. A drill touches neither.
 
     Examples:
       db-backup-tools restore shop --to-database shop_check
       db-backup-tools restore shop --at 2026-06-12 --output - | less
+      db-backup-tools restore shop --replace --disconnect    # over the live one, in one step
+      db-backup-tools restore --drill                        # of every unit the newest, thrown away
     ");
 }
 

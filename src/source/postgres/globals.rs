@@ -56,7 +56,10 @@ fn look(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<(ServerF
     let client = Programs::look("pg_dumpall", client_bin, cx)?.fitting(&version)?;
     let mut warnings: Vec<String> = client.newer_than(&version).into_iter().collect();
     if !facts.sees_passwords {
-        warnings.push("roles are dumped without their passwords, as only a superuser may read those".to_owned());
+        warnings.push(
+            "roles are dumped without their passwords, which only a superuser or a member of pg_read_all_data may read"
+                .to_owned(),
+        );
     }
     Ok((facts, client, warnings))
 }

@@ -30,7 +30,15 @@ fn the_demonstration_undoes_the_harm_and_leaves_nothing() {
     let output = quickstart(temporary.path()).output().unwrap();
     let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert!(output.status.success(), "{stdout}\n---\n{stderr}");
-    for shown in ["$ db-backup-tools generate", "validate --connect", "list", "restore shop --to-database", "prune --dry-run"] {
+    for shown in [
+        "$ db-backup-tools generate",
+        "validate --connect",
+        "list",
+        "restore shop --drill",
+        "drill: 1 unit passed",
+        "restore shop --to-database",
+        "prune --dry-run",
+    ] {
         assert!(stdout.contains(shown), "{shown} is missing in\n{stdout}");
     }
     assert!(stdout.contains("YES: shop_restored is what shop was before the harm."), "{stdout}");
