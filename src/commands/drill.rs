@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::catalog;
 use crate::catalog::resolve::When;
 use crate::commands::choose::{self, Choice, Wanted, read_into};
-use crate::commands::stores::{self, source_of};
+use crate::commands::stores::{self, Store, source_of};
 use crate::commands::{Found, is_interrupted, notice, verify, warn};
 use crate::config::model::{Config, Target};
 use crate::error::{Error, Kind, Result};
@@ -145,7 +145,7 @@ impl Work<'_> {
         cx.observer.event(Event::UnitStarted { unit: unit.clone(), action: "drill", expected_bytes });
         let _lock = self.lock(unit)?;
         let tried = self.tried(target, &choice, source.as_ref(), &landing, item, &cx);
-        self.conclude(&choice, tried, drill);
+        self.conclude(&choice, &stores, tried, drill);
         Ok(())
     }
 
@@ -219,35 +219,44 @@ impl Work<'_> {
     }
 
     /// Says what came out, and writes it beside the backup where it says something about the backup.
-    fn conclude(&self, choice: &Choice<'_>, tried: Result<Tried>, drill: &mut Drill) {
+    fn conclude(&self, choice: &Choice<'_>, stores: &[Store<'_>], tried: Result<Tried>, drill: &mut Drill) {
         let (failures, left) = match tried {
             Ok(tried) => (tried.failures, tried.left),
             Err(error) => (vec![error], None),
         };
         drill.problems.extend(left.map(|error| problem(&choice.unit, error.step("clean-up"), Severity::Partial)));
-        let verdict = match failures.as_slice() {
-            [] => Some(true),
-            _ if failures.iter().any(judge::is_backups_fault) => Some(false),
-            _ => None,
+        let faults: Vec<&Error> = failures.iter().filter(|error| judge::is_backups_fault(error)).collect();
+        let verdict = match faults.as_slice() {
+            [] => failures.is_empty().then_some(true),
+            _ => Some(false),
         };
+        // What is compared was read to its proven end, and all copies hold the same bytes. What did not load may have
+        // been this copy's alone.
+        let of_content = faults.iter().any(|error| error.place().step.as_deref() == Some("compare"));
+        let judged: Vec<&Store<'_>> = stores.iter().filter(|store| store.name() == choice.store.name() || of_content).collect();
         if failures.is_empty() {
             drill.item.status = DrillStatus::Passed;
         }
         for error in failures {
             drill.fail(error);
         }
-        if let Some(ok) = verdict {
-            drill.problems.extend(self.write(choice, ok).map_err(|error| problem(&choice.unit, error, Severity::Partial)).err());
+        for store in judged {
+            let Some(ok) = verdict else { break };
+            let written = self.write(choice, store, ok);
+            drill.problems.extend(written.map_err(|error| problem(&choice.unit, error, Severity::Partial)).err());
         }
     }
 
-    fn write(&self, choice: &Choice<'_>, ok: bool) -> Result<()> {
+    fn write(&self, choice: &Choice<'_>, store: &Store<'_>, ok: bool) -> Result<()> {
         // What was found is worth a moment, also when a signal came just now.
         let cx = self.cx.with_cancel(Cancel::for_clean_up()?);
-        if !verify::is_there(choice.store, &choice.entry, &cx)? {
-            return Err(Error::new(Kind::Missing, "the backup was deleted while it was drilled, so its outcome is not kept"));
+        if verify::is_there(store, &choice.entry, &cx)? {
+            return verify::put_verdict(store, &choice.entry, ProofKind::Drill, ok, &cx).map(|_| ());
         }
-        verify::put_verdict(choice.store, &choice.entry, ProofKind::Drill, ok, &cx).map(|_| ())
+        if store.name() != choice.store.name() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Missing, "the backup was deleted while it was drilled, so its outcome is not kept"))
     }
 }
 

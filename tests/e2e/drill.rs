@@ -423,9 +423,9 @@ fn a_signal_ends_it_and_nothing_is_left() {
 fn a_timeout_ends_it_and_says_nothing_of_the_backup() {
     let database = filled();
     let test = backed_up(&database)
-        .target_option("timeout: 5s")
+        .target_option("timeout: 25s")
         .target_option("checks: [ { name: long, sql: select pg_sleep(600) is null } ]");
-    test.run(["restore", "--drill"]).fails(1).says("app: check: not done within 5s");
+    test.run(["restore", "--drill"]).fails(1).says("app: check: not done within 25s");
     assert_eq!(outcomes(&test), Vec::<String>::new());
 }
 

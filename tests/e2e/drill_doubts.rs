@@ -158,3 +158,37 @@ fn a_standard_schema_that_is_named_loads_with_several_jobs() {
     test.run(DRILL).ok();
     test.run(["restore", "--drill", "--jobs", "3"]).ok().says("3 rows");
 }
+
+/// Copies of one id hold the same bytes.
+#[test]
+fn what_a_drill_finds_in_the_content_is_said_of_every_copy() {
+    let database = SHARED.create_database();
+    database.psql("CREATE TABLE t AS SELECT generate_series(1, 3) AS i");
+    let test = forge::backed_up(&database, "gzip");
+    tamper(&test, "2\n3\n", "3\n");
+    let config = fs::read_to_string(test.path("backup.yml")).unwrap();
+    let other = config.replacen(
+        "storages:\n",
+        &format!("storages:\n  far: {{ type: local, path: '{}' }}\n", test.path("far").display()),
+        1,
+    );
+    let other = other.replacen("    type: postgres\n", "    type: postgres\n    storages: [local, far]\n", 1);
+    fs::write(test.path("backup.yml"), other).unwrap();
+    copy_tree(&test.storage(), &test.path("far"));
+    test.run(DRILL).fails(1);
+    test.run(["list"]).fails(3).says("storage far: ");
+    assert_eq!(test.run(["list", "--json"]).json()["items"][0]["state"], "damaged");
+    test.run(["restore", "app", "--to-database", "never_made"]).fails(1).says("found it bad");
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -211,7 +211,9 @@ fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> Statemen
     let name = quote_identifier(database);
     let (facts, options) = (&arrival.facts, arrival.options);
     let mut statements = Statements::default();
-    facts.settings.iter().for_each(|setting| statements.set(&format!("ALTER DATABASE {name}"), "", setting));
+    for setting in &facts.settings {
+        statements.set(&format!("ALTER DATABASE {name}"), "", setting);
+    }
     for RoleSettings { role, settings } in &facts.properties.role_settings {
         if missing.contains(role) {
             statements.left_out.push(format!(
@@ -221,7 +223,9 @@ fn statements(database: &str, arrival: &Arrival, missing: &[String]) -> Statemen
             continue;
         }
         let whose = format!("ALTER ROLE {} IN DATABASE {name}", quote_identifier(role));
-        settings.iter().for_each(|setting| statements.set(&whose, &format!(" for role {role}"), setting));
+        for setting in settings {
+            statements.set(&whose, &format!(" for role {role}"), setting);
+        }
     }
     if let Some(grants) = facts.properties.acl.as_ref().filter(|_| !options.no_privileges) {
         let (granted, lost): (Vec<&Grant>, Vec<&Grant>) = grants.iter().partition(|grant| {

@@ -46,6 +46,8 @@ fn what_the_surroundings_lack_is_not() {
         load(Kind::Child, "loading with psql exited with code 1: out of memory"),
         psql("could not extend file \"base/5/1\": No space left on device"),
         psql("out of shared memory"),
+        psql("invalid value for parameter \"lc_messages\": \"de_DE.UTF-8\""),
+        psql("must be owner of extension plpgsql"),
         psql("canceling statement due to user request"),
         psql("could not open extension control file \"/x/postgis.control\""),
         psql("extension \"postgis\" is not available"),
