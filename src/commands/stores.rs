@@ -14,6 +14,7 @@ use crate::source::Source;
 use crate::source::postgres::Postgres;
 use crate::storage::Storage;
 use crate::storage::local::Local;
+use crate::storage::s3::S3;
 
 /// A storage of the configuration, opened.
 pub(super) struct Store<'a> {
@@ -26,6 +27,7 @@ impl<'a> Store<'a> {
     pub(super) fn open(config: &'a StorageConfig) -> Self {
         let storage: Box<dyn Storage> = match &config.kind {
             StorageKind::Local { path, mount } => Box::new(Local::new(path.clone(), mount.clone())),
+            StorageKind::S3(settings) => Box::new(S3::new(settings.as_ref().clone(), 88 << 20)),
         };
         Self { config, storage }
     }

@@ -24,6 +24,8 @@ pub struct Config {
     pub log_dir: Option<PathBuf>,
     /// Units at work at once.
     pub parallel: NonZeroU32,
+    /// What uploads may take of the machine's memory, all of them together, in bytes, with what the program takes besides.
+    pub memory: u64,
     /// In the file's order.
     pub storages: Vec<StorageConfig>,
     /// In the file's order, disabled ones too.
@@ -64,6 +66,67 @@ pub enum StorageKind {
         /// A directory that must be a mount point, so that an unmounted disk is an error.
         mount: Option<PathBuf>,
     },
+    /// A bucket of an S3-compatible service.
+    S3(Box<S3Settings>),
+}
+
+/// A bucket, the way to it, and how its objects are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Settings {
+    /// Its name.
+    pub bucket: String,
+    /// What stands before every key, without a slash at either end; empty: nothing.
+    pub prefix: String,
+    /// `None`: `AWS_REGION`, `AWS_DEFAULT_REGION`, or us-east-1.
+    pub region: Option<String>,
+    /// `http://HOST:PORT` or `https://HOST`, without a slash at its end; `None`: AWS, by the region.
+    pub endpoint: Option<String>,
+    /// The bucket stands in the path and not in the host's name.
+    pub path_style: bool,
+    /// `None`: the usual chain (environment, credentials file, web identity, container, instance).
+    pub keys: Option<S3Keys>,
+    /// `STANDARD_IA`, ...
+    pub storage_class: Option<String>,
+    /// What the service is to encrypt with.
+    pub encryption: Option<S3Encryption>,
+    /// Tags of every object.
+    pub tags: Vec<(String, String)>,
+    /// Certificates of a private authority, PEM, trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `http://[USER:PASSWORD@]HOST:PORT`; `None`: as the usual variables say.
+    pub proxy: Option<Secret>,
+    /// Bytes of a part, where the size of a stream does not need larger ones.
+    pub part_size: u64,
+    /// The most parts that the service takes.
+    pub max_parts: u32,
+    /// The most parts under way at once, as far as `memory` allows.
+    pub concurrency: NonZeroU32,
+    /// What this storage may take of the machine's memory, in bytes; `None`: its share of the program's.
+    pub memory: Option<u64>,
+    /// How long a call may make no progress.
+    pub timeout: Duration,
+    /// New tries of one call, after an error that may pass.
+    pub retries: u32,
+}
+
+/// Access keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Keys {
+    /// Who asks.
+    pub access_key_id: Secret,
+    /// What signs.
+    pub secret_access_key: Secret,
+    /// Of temporary keys.
+    pub session_token: Option<Secret>,
+}
+
+/// What the service encrypts an object with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum S3Encryption {
+    /// Keys of the storage service's own.
+    Aes256,
+    /// A key of its key service; `None`: the account's own for it.
+    Kms(Option<String>),
 }
 
 /// What the user wants kept.

@@ -149,6 +149,7 @@ fn file(walk: &Walk<'_>, root: &Node, path: &Path, facts: &HostFacts) -> Option<
         state_dir: state_dir?,
         log_dir: log_dir?,
         parallel: NonZeroU32::new(parallel?)?,
+        memory: 128 << 20,
         storages: storages?,
         targets: targets?,
         warnings: Vec::new(),

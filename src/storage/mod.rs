@@ -2,6 +2,8 @@
 //! A storage knows keys and bytes; it knows no unit, no manifest and no retention.
 
 pub mod local;
+pub mod retry;
+pub mod s3;
 pub mod memory;
 pub mod conformance;
 

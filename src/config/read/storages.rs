@@ -29,7 +29,7 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
         if let Some(other) =
-            storages[..at].iter().flatten().find(|other| own.as_ref().is_some_and(|own| place(own) == place(other)))
+            storages[..at].iter().flatten().find(|other| own.as_ref().is_some_and(|own| place(own).is_some() && place(own) == place(other)))
         {
             walk.wrong(
                 &entry.node,
@@ -41,9 +41,12 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     (storages.into_iter().collect(), names)
 }
 
-fn place(storage: &StorageConfig) -> PathBuf {
-    let StorageKind::Local { path, .. } = &storage.kind;
-    tidy(path)
+/// The directory of a local one: two storages in one place would prune each other's.
+fn place(storage: &StorageConfig) -> Option<PathBuf> {
+    match &storage.kind {
+        StorageKind::Local { path, .. } => Some(tidy(path)),
+        StorageKind::S3(_) => None,
+    }
 }
 
 fn storage(walk: &Walk<'_>, entry: &Entry) -> Option<StorageConfig> {

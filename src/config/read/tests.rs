@@ -102,7 +102,7 @@ targets:
     assert_eq!((config.host.as_str(), config.parallel.get()), ("db1", 3));
     assert_eq!(config.state_dir, Path::new("/etc/db-backup/state"));
     assert_eq!(config.log_dir.as_deref(), Some(Path::new("/var/log/backups")));
-    let StorageKind::Local { path, mount } = &config.storages[0].kind;
+    let StorageKind::Local { path, mount } = &config.storages[0].kind else { panic!("not local") };
     assert_eq!((path.as_path(), mount.as_deref()), (Path::new("/mnt/backups/x"), Some(Path::new("/mnt/backups"))));
     assert_eq!(config.storages[0].retention, Some(Policy { keep_days: Some(3), ..Policy::default() }));
     assert_eq!((config.storages[0].prune, config.storages[1].prune), (false, true));
