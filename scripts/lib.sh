@@ -157,6 +157,46 @@ PYTHON
     rm -rf "$work"
 }
 
+# Real S3 servers for the tests: a light one from crates.io, and the gateway of a production-grade one from this system's packages.
+S3S_FS_VERSION=0.14.1
+CEPH_PACKAGES=(ceph-mon ceph-osd radosgw ceph-common)
+
+# need_s3_servers: both, brought here once. With CI=true neither may be missing; else the tests say what they leave out. The tests
+# look for s3s-fs where DB_BACKUP_S3S_FS says, then in target/s3s-fs, and for Ceph in PATH.
+need_s3_servers() {
+    have curl || apt_install curl
+    need_s3s_fs
+    ! has_ceph || return 0
+    if have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
+        apt_install "${CEPH_PACKAGES[@]}"
+    elif [ "${CI:-}" = true ]; then
+        die "CI=true allows no test to be left out: install Ceph (Debian: ${CEPH_PACKAGES[*]})"
+    else
+        printf 'No Ceph here, and no apt-get that may install it: the tests on it are left out\n' >&2
+    fi
+}
+
+has_ceph() { have ceph-mon && have ceph-osd && have radosgw && have radosgw-admin && have ceph && have monmaptool; }
+
+need_s3s_fs() {
+    local log program=target/s3s-fs/bin/s3s-fs
+    if [ -n "${DB_BACKUP_S3S_FS:-}" ]; then
+        [ -x "$DB_BACKUP_S3S_FS" ] || die "DB_BACKUP_S3S_FS is $DB_BACKUP_S3S_FS, which is no program: unset it to have one built"
+        return
+    fi
+    [ "$("$program" --version 2>/dev/null)" != "s3s-fs $S3S_FS_VERSION" ] || return 0
+    printf 'Building s3s-fs %s (a few minutes, once) ...\n' "$S3S_FS_VERSION" >&2
+    log=$(mktemp)
+    if cargo install s3s-fs --version "$S3S_FS_VERSION" --features binary --locked --force --root target/s3s-fs >"$log" 2>&1; then
+        rm -f "$log"
+        return
+    fi
+    cat "$log" >&2
+    rm -f "$log"
+    [ "${CI:-}" != true ] || die "s3s-fs $S3S_FS_VERSION can't be built, and CI=true allows no test to be left out: see above"
+    printf 's3s-fs can not be built here, see above: the tests on it are left out\n' >&2
+}
+
 CREATECLUSTER=/etc/postgresql-common/createcluster.conf
 CREATECLUSTER_COPY=
 

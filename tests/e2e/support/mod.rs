@@ -7,16 +7,23 @@
 pub mod cluster;
 pub mod in_process;
 pub mod planted;
+pub mod proxy;
+mod proxy_http;
+pub mod s3;
+mod s3_request;
 pub mod strace;
 pub mod tool;
 mod tests;
+mod s3_tests;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Database, SERVER_16, SERVER_18, SHARED, comparable, sample_database};
 pub use planted::{Planted, Seed};
+pub use proxy::{Call, Fault, Kind, Proxy};
 pub use rustix::process::Signal;
+pub use s3::{Ceph, S3Bucket, S3sFs, Server};
 pub use strace::{Step, Traced};
 pub use tool::{Ran, Running, Test};
 
