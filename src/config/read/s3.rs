@@ -184,11 +184,8 @@ fn tags(walk: &Walk<'_>, node: &Node) -> Option<Vec<(String, String)>> {
 fn ca_file(walk: &Walk<'_>, node: &Node) -> Option<PathBuf> {
     let path = walk.path(node, "a file of certificates")?;
     secrets::readable(walk, node, &path, "the certificate file")?;
-    let found = files::read_short(&path).map_err(|error| error.to_string()).and_then(|bytes| {
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&bytes).map_err(|_| "it is no PEM file, or a damaged one".to_owned())?;
-        if certificates.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(()) }
-    });
+    let found = files::read_short(&path).map_err(|error| error.to_string());
+    let found = found.and_then(|bytes| trusted(&bytes).map_err(str::to_owned));
     if let Err(why) = found {
         let hint =
             "it must hold the authority's certificate, with its lines -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----";
@@ -198,5 +195,18 @@ fn ca_file(walk: &Walk<'_>, node: &Node) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Whether a client can be made that trusts these certificates; none is used.
+fn trusted(pem: &[u8]) -> Result<(), &'static str> {
+    let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| "its PEM text is damaged")?;
+    if certificates.is_empty() {
+        return Err("it holds no PEM certificate");
+    }
+    let client = reqwest::Client::builder().tls_built_in_root_certs(false);
+    let client = certificates.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
+    client.build().map(|_| ()).map_err(|_| "a certificate in it is damaged")
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod bad_input;

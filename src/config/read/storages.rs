@@ -65,7 +65,7 @@ fn storage(walk: &Walk<'_>, entry: &Entry) -> Option<StorageConfig> {
     };
     let kind = if kind == "s3" {
         let settings = s3::read(walk, &fields);
-        foreign(walk, &fields, &LOCAL, "local", "`prefix` says where in the bucket; leave this out");
+        foreign(walk, &fields, &LOCAL, "local", "leave it out; a place in the bucket is its `prefix`");
         settings.map(|settings| StorageKind::S3(Box::new(settings)))
     } else {
         let local = local(walk, &fields);
