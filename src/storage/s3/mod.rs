@@ -1,6 +1,8 @@
 //! A bucket of an S3-compatible service, through rust-s3. Async is a private matter of this module: every
 //! call runs on a runtime of its own, and is given up as soon as the context is cancelled.
 
+pub mod sizing;
+
 use std::io::Read;
 
 use chrono::{DateTime, Utc};
