@@ -31,23 +31,10 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     }
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
-<<<<<<< HEAD
-        if let Some(other) = storages[..at]
-            .iter()
-            .flatten()
-            .find(|other| own.as_ref().is_some_and(|own| place(own).is_some() && place(own) == place(other)))
-        {
-            walk.wrong(
-                &entry.node,
-                format!("the same directory as that of storage {}", other.name),
-                Some("give each its own".into()),
-            );
-=======
         let Some(own) = own else { continue };
         if let Some((other, what)) = storages[..at].iter().flatten().find_map(|other| Some((other, same_place(own, other)?))) {
             let problem = format!("the same {what} of storage {}", other.name);
             walk.wrong(&entry.node, problem, Some("give each its own".into()));
->>>>>>> s3config
         }
     }
     (storages.into_iter().collect(), names)

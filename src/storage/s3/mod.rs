@@ -1,7 +1,6 @@
 //! A bucket of an S3-compatible service, through rust-s3. Async is a private matter of this module: every
 //! call runs on a runtime of its own, and is given up as soon as the context is cancelled.
 
-<<<<<<< HEAD
 mod answers;
 mod call;
 mod client;
@@ -14,9 +13,6 @@ mod runtime;
 mod service;
 pub mod sizing;
 mod upload;
-=======
-pub mod sizing;
->>>>>>> s3config
 
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
