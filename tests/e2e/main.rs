@@ -50,6 +50,8 @@ mod replace;
 mod replace_breaks;
 mod restore;
 mod role;
+mod s3;
+mod s3_faults;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;

@@ -69,7 +69,8 @@ const VICTIM: &str = "DB_BACKUP_TEST_S3_VICTIM";
 #[test]
 fn a_process_with_s3_servers_that_waits_to_be_killed() {
     let Some(file) = std::env::var_os(VICTIM) else { return };
-    let places = s3::all().iter().map(|server| format!("{} {}\n", server.port(), server.directory().display()));
+    let servers = s3::all();
+    let places = servers.iter().map(|server| format!("{} {}\n", server.port(), server.directory().display()));
     fs::write(&file, places.collect::<String>() + "end\n").unwrap();
     eventually("it is killed", || false);
 }
