@@ -153,9 +153,9 @@ impl Work<'_> {
             Ok(probe) => {
                 item.status = UnitStatus::Planned;
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
-                let remarks = remarks_on_size(unit.storages.iter().copied(), probe.estimated_bytes);
-                let remarks: String = remarks.iter().map(|remark| format!("; {remark}")).collect();
-                item.detail = Some(format!("{}{}{remarks}", probe.way, size.unwrap_or_default()));
+                let mut details = vec![format!("{}{}", probe.way, size.unwrap_or_default())];
+                details.extend(remarks_on_size(unit.storages.iter().copied(), probe.estimated_bytes));
+                item.detail = Some(details.join("; "));
                 let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
                 item.warnings = probe.warnings;
                 (item, notices)

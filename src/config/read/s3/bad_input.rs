@@ -389,7 +389,8 @@ fn a_file_of_certificates_is_looked_at() {
         read(&storage, &dir.path().join("backup.yml"), &env(), &facts()).map(|_| ()).map_err(|mistakes| shown(&mistakes))
     };
     assert_eq!((said(CERTIFICATE), said(&format!("# ours\n{CERTIFICATE}{CERTIFICATE}"))), (Ok(()), Ok(())));
-    let cut: String = CERTIFICATE.lines().take(4).chain(["-----END CERTIFICATE-----"]).map(|line| format!("{line}\n")).collect();
+    let cut: Vec<&str> = CERTIFICATE.lines().take(4).chain(["-----END CERTIFICATE-----\n"]).collect();
+    let cut = cut.join("\n");
     let key = "-----BEGIN PUBLIC KEY-----\naHVudGVyMg==\n-----END PUBLIC KEY-----\n";
     let all: Vec<String> = ["", key, &cut, &CERTIFICATE[..200]].map(|content| said(content).unwrap_err()).into();
     insta::assert_snapshot!(all.concat(), @r#"

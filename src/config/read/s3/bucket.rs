@@ -53,10 +53,8 @@ fn bucket(walk: &Walk<'_>, node: &Node) -> Option<String> {
     if (3..=63).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) && !dots {
         return Some(name);
     }
-    let hint = match name.contains('/') {
-        true => Some("write the name alone, and what follows it into `prefix`"),
-        false => out.from_variable.then_some("look at what the variable holds"),
-    };
+    let of_variable = out.from_variable.then_some("look at what the variable holds");
+    let hint = if name.contains('/') { Some("write the name alone, and what follows it into `prefix`") } else { of_variable };
     walk.expected(node, what, hint.map(str::to_owned));
     None
 }
