@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::commands::attempt::{self, Attempt, Job};
-use crate::commands::stores::{Store, source_of};
+use crate::commands::stores::{Store, remarks_on_size, source_of};
 use crate::commands::{Found, is_interrupted, notice, prune, readable};
 use crate::config::model::Config;
 use crate::error::{Error, Result};
@@ -153,7 +153,9 @@ impl Work<'_> {
             Ok(probe) => {
                 item.status = UnitStatus::Planned;
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
-                item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
+                let mut details = vec![format!("{}{}", probe.way, size.unwrap_or_default())];
+                details.extend(remarks_on_size(unit.storages.iter().copied(), probe.estimated_bytes));
+                item.detail = Some(details.join("; "));
                 let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
                 item.warnings = probe.warnings;
                 (item, notices)
@@ -183,7 +185,7 @@ impl Work<'_> {
 
     fn locked(&self, unit: &PlannedUnit<'_>, item: &mut BackupItem, problems: &mut Vec<Problem>) -> Result<()> {
         let _lock = lock::take(&self.config.state_dir, &unit.unit, self.options.wait, self.cx)?;
-        let stores: Vec<Store<'_>> = unit.storages.iter().map(|storage| Store::open(storage)).collect();
+        let stores: Vec<Store<'_>> = unit.storages.iter().map(|storage| Store::open(storage, self.config)).collect();
         let failed = self.attempts(unit, &stores, item);
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };

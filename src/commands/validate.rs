@@ -3,9 +3,9 @@
 
 use std::io::Read;
 
-use crate::commands::stores::{Store, source_of};
+use crate::commands::stores::{Store, remarks_on_size, source_of};
 use crate::commands::{Found, is_interrupted, readable};
-use crate::config::model::{Config, Target};
+use crate::config::model::{Config, StorageConfig, Target};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::{Cancel, Context, files};
 use crate::names::{Key, RunId, UnitName, hex, prefix_of_run};
@@ -33,12 +33,12 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
         };
         for storage in &config.storages {
             if !is_interrupted(cx) {
-                note(format!("storage {}", storage.name), storage_works(&Store::open(storage), config, cx));
+                note(format!("storage {}", storage.name), storage_works(&Store::open(storage, config), config, cx));
             }
         }
         for target in targets {
             if !is_interrupted(cx) {
-                for (subject, result) in target_works(target, cx) {
+                for (subject, result) in target_works(target, config, cx) {
                     note(subject, result);
                 }
             }
@@ -60,9 +60,10 @@ fn offline(config: &Config) -> CheckItem {
 type Looked = (String, Result<Vec<String>>);
 
 /// A target that is one unit, or one that is several with each of them: all are looked at, whatever one lacks.
-fn target_works(target: &Target, cx: &Context) -> Vec<Looked> {
+fn target_works(target: &Target, config: &Config, cx: &Context) -> Vec<Looked> {
     let source = source_of(target);
     let subject = format!("target {}", target.name);
+    let storages: Vec<&StorageConfig> = target.storages.iter().filter_map(|name| config.storage(name)).collect();
     let named = |error: Error| error.target(&target.name);
     let units = match source.units(cx) {
         Ok(units) => units,
@@ -71,23 +72,24 @@ fn target_works(target: &Target, cx: &Context) -> Vec<Looked> {
     if let [unit] = units.units.as_slice()
         && *unit == UnitName::of_target(&target.name)
     {
-        return vec![(subject, unit_works(source.as_ref(), unit, cx).map_err(named))];
+        return vec![(subject, unit_works(source.as_ref(), unit, &storages, cx).map_err(named))];
     }
     let mut details = vec![format!("{} units", units.units.len())];
     details.extend((!units.left_out.is_empty()).then(|| format!("left out: {}", units.left_out.join("; "))));
     let mut looked = vec![(subject, Ok(details))];
     for unit in units.units.iter().take_while(|_| !is_interrupted(cx)) {
-        let works = unit_works(source.as_ref(), unit, cx).map_err(|error| error.target(unit));
+        let works = unit_works(source.as_ref(), unit, &storages, cx).map_err(|error| error.target(unit));
         looked.push((format!("unit {unit}"), works));
     }
     looked
 }
 
 /// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
-fn unit_works(source: &dyn Source, unit: &UnitName, cx: &Context) -> Result<Vec<String>> {
+fn unit_works(source: &dyn Source, unit: &UnitName, storages: &[&StorageConfig], cx: &Context) -> Result<Vec<String>> {
     let probe = source.probe(unit, cx).and_then(readable)?;
     let mut details = vec![format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way)];
     details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
+    details.extend(remarks_on_size(storages.iter().copied(), probe.estimated_bytes));
     details.extend(probe.warnings);
     Ok(details)
 }

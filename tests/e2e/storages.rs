@@ -231,3 +231,21 @@ fn a_storage_that_goes_away_in_the_middle_is_told_with_a_remedy() {
     test.run(["backup"]).fails(1).says("app: storage local: commit: can't").says("is the disk still there?");
     test.run(["list"]).fails(1).says("is not there");
 }
+
+/// An upload's parts are as large as its size needs, and memory with them: that is said before any backup.
+#[test]
+fn what_a_size_takes_in_a_bucket_is_said_beforehand() {
+    let database = small_database();
+    let bucket = |keys: &str| {
+        let keys = format!("retries: 0, access_key_id: AKID, secret_access_key: 'hunter2', {keys}");
+        with_second(&database, &format!("{{ type: s3, bucket: nightly, endpoint: 'http://127.0.0.1:1', {keys} }}"))
+    };
+    let said = |test: &Test, command: [&str; 2]| test.run(command).never_shows("hunter2").stdout.clone();
+    for command in [["backup", "--dry-run"], ["validate", "--connect"]] {
+        let short = said(&bucket("part_size: 5MiB, max_parts: 1"), command);
+        let (_, remark) = short.split_once("storage second: parts of ").unwrap_or_else(|| panic!("{command:?}: {short}"));
+        assert!(remark.contains(" MiB, about ") && remark.contains(" MiB of memory"), "{command:?}: {short}");
+        let ample = said(&bucket("part_size: 5MiB"), command);
+        assert!(!ample.contains("parts of"), "{command:?}: {ample}");
+    }
+}
