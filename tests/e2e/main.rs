@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::similar_names,
     clippy::case_sensitive_file_extension_comparisons,
     missing_docs,
@@ -53,6 +54,7 @@ mod role;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;
+mod s3_contract;
 mod storages;
 mod session;
 mod tables;
