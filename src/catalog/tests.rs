@@ -9,8 +9,9 @@ use super::*;
 use crate::host::Context;
 use crate::names::{Id, UnitName};
 use crate::storage::Storage;
+use crate::storage::faulty::{Call, Fault, Faulty};
 use crate::storage::local::Local;
-use crate::storage::memory::{Call, Fault, Memory};
+use crate::storage::memory::Memory;
 
 const ARTIFACT: &[u8] = b"what pg_dump wrote, compressed";
 
@@ -314,10 +315,11 @@ fn a_storage_that_fails_makes_a_backup_unknown_and_never_less() {
         (Call::Read, Fault::Fail(Kind::Storage)),
         (Call::Read, Fault::Fail(Kind::StorageDenied)),
         (Call::Read, Fault::Fail(Kind::Timeout)),
-        (Call::Read, Fault::Cut),
+        (Call::Read, Fault::Short),
+        (Call::Read, Fault::EndsEarly),
         (Call::Stat, Fault::Fail(Kind::Connection)),
     ] {
-        let (storage, cx) = (Memory::new(), Context::for_tests());
+        let (storage, cx) = (Faulty::new(Memory::new()), Context::for_tests());
         store(&storage, "app", OURS, &cx);
         storage.fail(call, 1, fault);
         assert_eq!(word(&look_at(&storage, "app", OURS, &cx)), "unknown", "{call:?} {fault:?}");

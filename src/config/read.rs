@@ -7,6 +7,7 @@ mod drills;
 mod dump;
 mod extra_args;
 mod postgres;
+mod s3;
 mod secrets;
 mod storages;
 mod targets;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use chrono_tz::Tz;
 
 use crate::config::mistake::{ConfigError, Mistake, nearest};
-use crate::config::model::Config;
+use crate::config::model::{Config, StorageConfig, StorageKind};
 use crate::config::node::{Node, Value};
 use crate::config::walk::{Fields, Walk};
 use crate::error::{Error, Kind, Result};
@@ -82,7 +83,7 @@ pub fn read_file(path: &Path, env: &Env, facts: &HostFacts) -> Result<Config, Co
     let Reading { mut config, literal_secrets } = read_noting(&text, &absolute, env, facts).map_err(wrong)?;
     if mode & 0o077 != 0 && !literal_secrets.is_empty() {
         config.warnings.push(format!(
-            "{} (mode {:o}) can be read by others and holds a password ({}): chmod 600 it, or take the password from a variable, a file or a command",
+            "{} (mode {:o}) can be read by others and holds a password or key ({}): chmod 600 it, or take it from a variable, a file or a command",
             path.display(),
             mode & 0o777,
             literal_secrets.join(", ")
@@ -137,11 +138,13 @@ fn file(walk: &Walk<'_>, root: &Node, path: &Path, facts: &HostFacts) -> Option<
     let state_dir = state_dir(walk, &fields, facts);
     let log_dir = optional(fields.get("log_dir"), |node| walk.path(node, "a directory"));
     let parallel = fields.get("parallel").map_or(Some(1), |node| walk.number(node, "a number", 1..=64));
+    let memory = fields.get("memory").map_or(Some(128 << 20), |node| s3::memory(walk, node));
     let (storages, names) = storages::read(walk, &fields);
     let defaults = common::defaults(walk, &fields, &names);
     let targets = targets::read(walk, &fields, &defaults, &names);
     fields.later(&LATER);
     fields.finish();
+    let secret_variables = secret_variables(walk, storages.as_deref().unwrap_or_default());
     Some(Config {
         path: path.to_owned(),
         timezone: timezone?,
@@ -149,12 +152,20 @@ fn file(walk: &Walk<'_>, root: &Node, path: &Path, facts: &HostFacts) -> Option<
         state_dir: state_dir?,
         log_dir: log_dir?,
         parallel: NonZeroU32::new(parallel?)?,
-        memory: 128 << 20,
+        memory: memory?,
         storages: storages?,
         targets: targets?,
         warnings: Vec::new(),
-        secret_variables: walk.secret_variables(),
+        secret_variables,
     })
+}
+
+/// Variables that secrets are made of; not those of the usual chain, where a storage takes its keys from that.
+fn secret_variables(walk: &Walk<'_>, storages: &[StorageConfig]) -> Vec<String> {
+    let by_chain = storages.iter().any(|storage| matches!(&storage.kind, StorageKind::S3(settings) if settings.keys.is_none()));
+    let mut variables = walk.secret_variables();
+    variables.retain(|name| !(by_chain && name.starts_with("AWS_")));
+    variables
 }
 
 /// A key that may be absent: `None` where it is there and wrong.

@@ -23,9 +23,9 @@ mod tests {
         })
     }
 
-    /// The one variable that the options name without a default.
-    fn password() -> Env {
-        [("POSTGRES_PASSWORD", "secret")].into_iter().collect()
+    /// The variables that the options name without a default.
+    fn secrets() -> Env {
+        ["POSTGRES_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"].map(|name| (name, "secret")).into_iter().collect()
     }
 
     /// Ranges of lines that are commented out together.
@@ -71,7 +71,7 @@ mod tests {
                 .enumerate()
                 .map(|(at, line)| if block.contains(&at) { uncommented(line) } else { (*line).to_owned() })
                 .collect();
-            read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &password());
+            read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &secrets());
         }
     }
 
@@ -83,7 +83,7 @@ mod tests {
             .filter(|line| !line.contains("#| password") || line.contains("file:"))
             .map(|line| if line.contains(MARK) { uncommented(line) } else { line.to_owned() })
             .collect();
-        let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &password());
-        assert_eq!((config.storages.len(), config.targets.len()), (2, 3));
+        let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &secrets());
+        assert_eq!((config.storages.len(), config.targets.len()), (3, 3));
     }
 }

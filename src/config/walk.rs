@@ -11,7 +11,7 @@ use crate::config::expand::{Expanded, expand};
 use crate::config::mistake::{Mistake, nearest};
 use crate::config::node::{Entry, Node, Scalar, Value};
 use crate::host::Env;
-use crate::quantity::parse_duration;
+use crate::quantity::{parse_bytes, parse_duration};
 
 /// Gathers mistakes on the way through a file.
 pub(super) struct Walk<'a> {
@@ -167,6 +167,11 @@ impl<'a> Walk<'a> {
     pub(super) fn duration(&self, node: &Node) -> Option<Duration> {
         let read = |text: &str| parse_duration(text).ok().filter(|span| !span.is_zero());
         self.parsed(node, "a duration like 90s, 2h or 7d", read)
+    }
+
+    /// A size in bytes. `what` says the range too.
+    pub(super) fn bytes(&self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.parsed(node, what, |text| parse_bytes(text).ok().filter(|bytes| range.contains(bytes)))
     }
 
     /// One of these words. `later` are those that a later version will know.

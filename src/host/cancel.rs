@@ -3,12 +3,13 @@
 //! ends at once and not at the next look.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::wake::Wake;
 use crate::error::{Error, Kind, Result};
 
 /// How long a clean-up after a cancel may take.
@@ -32,8 +33,7 @@ pub struct Cancel(Arc<Inner>);
 
 struct Inner {
     own: OnceLock<Reason>,
-    /// Readable for ever once cancelled: nobody reads it.
-    wake: OwnedFd,
+    wake: Wake,
     deadline: Option<(Instant, Duration)>,
     parent: Option<Cancel>,
 }
@@ -55,8 +55,7 @@ impl Cancel {
     }
 
     fn build(limit: Option<Duration>, parent: Option<Cancel>) -> Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| Error::new(Kind::Internal, "can't make a wake-up descriptor").source(error))?;
+        let wake = Wake::new()?;
         // A limit too long for the clock is no limit.
         let deadline = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         Ok(Self(Arc::new(Inner { own: OnceLock::new(), wake, deadline, parent })))
@@ -65,8 +64,7 @@ impl Cancel {
     /// Ends every wait on this token and its children. The first reason stays.
     pub fn cancel(&self, reason: Reason) {
         if self.0.own.set(reason).is_ok() {
-            // An eventfd's counter can't be full after one write: this can't fail or block.
-            let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+            self.0.wake.set();
         }
     }
 

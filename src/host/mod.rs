@@ -9,6 +9,7 @@ pub mod pipe;
 pub mod process;
 pub mod lock;
 pub mod signals;
+pub mod wake;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ pub mod local;
 pub mod retry;
 pub mod s3;
 pub mod memory;
+pub mod faulty;
 pub mod conformance;
 
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! Passwords and addresses with passwords: `${VAR}`, a literal, `{ file: }` or `{ command: }`.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::config::node::{Node, Value};
 use crate::config::secret::{Secret, SecretFrom};
@@ -30,7 +30,7 @@ fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret>
     match (fields.get("file"), fields.get("command")) {
         (Some(node), None) => {
             let path = walk.path(node, "a file")?;
-            readable(walk, node, &path)?;
+            readable(walk, node, &path, "the secret file")?;
             let written = format!("{{ file: {} }}", walk.raw(node, "a file")?);
             Some(Secret { written, from: SecretFrom::File(path) })
         }
@@ -42,7 +42,8 @@ fn indirect(walk: &Walk<'_>, fields: &Fields<'_>, forms: &str) -> Option<Secret>
     }
 }
 
-fn readable(walk: &Walk<'_>, node: &Node, path: &PathBuf) -> Option<()> {
+/// Whether a file that the configuration names can be read. `what`: `the secret file`.
+pub(super) fn readable(walk: &Walk<'_>, node: &Node, path: &Path, what: &str) -> Option<()> {
     // Asked first: to open a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map(|found| found.is_file());
     let why = match kind.and_then(|is_file| if is_file { File::open(path).map(|_| true) } else { Ok(false) }) {
@@ -50,11 +51,7 @@ fn readable(walk: &Walk<'_>, node: &Node, path: &PathBuf) -> Option<()> {
         Ok(false) => "it is not a regular file".to_owned(),
         Err(error) => error.to_string(),
     };
-    walk.wrong(
-        node,
-        format!("the secret file {} can't be read: {why}", node.describe()),
-        Some("check the path and its mode".into()),
-    );
+    walk.wrong(node, format!("{what} {} can't be read: {why}", node.describe()), Some("check the path and its mode".into()));
     None
 }
 

@@ -7,7 +7,10 @@ use crate::config::node::{Entry, Node};
 use crate::config::walk::{Fields, Walk};
 use crate::names::TargetName;
 
-use super::{common, optional};
+use super::{common, optional, s3};
+
+/// The keys that a storage of another type does not have.
+const LOCAL: [&str; 2] = ["path", "mount"];
 
 /// The storages, and the names of all that are declared, also of those that can't be used.
 pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageConfig>>, Vec<String>) {
@@ -28,26 +31,25 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     }
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
-        if let Some(other) = storages[..at]
-            .iter()
-            .flatten()
-            .find(|other| own.as_ref().is_some_and(|own| place(own).is_some() && place(own) == place(other)))
-        {
-            walk.wrong(
-                &entry.node,
-                format!("the same directory as that of storage {}", other.name),
-                Some("give each its own".into()),
-            );
+        let Some(own) = own else { continue };
+        if let Some((other, what)) = storages[..at].iter().flatten().find_map(|other| Some((other, same_place(own, other)?))) {
+            let problem = format!("the same {what} of storage {}", other.name);
+            walk.wrong(&entry.node, problem, Some("give each its own".into()));
         }
     }
     (storages.into_iter().collect(), names)
 }
 
-/// The directory of a local one: two storages in one place would prune each other's.
-fn place(storage: &StorageConfig) -> Option<PathBuf> {
-    match &storage.kind {
-        StorageKind::Local { path, .. } => Some(tidy(path)),
-        StorageKind::S3(_) => None,
+/// What two storages have in common that would let each prune the other's backups.
+fn same_place(one: &StorageConfig, other: &StorageConfig) -> Option<&'static str> {
+    match (&one.kind, &other.kind) {
+        (StorageKind::Local { path: own, .. }, StorageKind::Local { path, .. }) => {
+            (tidy(own) == tidy(path)).then_some("directory as that")
+        }
+        (StorageKind::S3(own), StorageKind::S3(settings)) => {
+            s3::same_place(own, settings).then_some("endpoint, bucket and prefix as those")
+        }
+        _ => None,
     }
 }
 
@@ -56,18 +58,39 @@ fn storage(walk: &Walk<'_>, entry: &Entry) -> Option<StorageConfig> {
         walk.wrong(&entry.node, format!("unusable name of a storage: {reason}"), None);
     }
     let fields = walk.map(&entry.node, "a storage like { type: local, path: /mnt/backups }")?;
-    let kind = fields.need("type", "write type: local")?;
-    if walk.word(kind, "a storage's type", &["local"], &["s3"]).is_none() {
+    let kind = fields.need("type", "write type: local or type: s3");
+    let Some(kind) = kind.and_then(|kind| walk.word(kind, "a storage's type", &["local", "s3"], &[])) else {
         fields.twice();
         return None;
-    }
-    let path = fields.need("path", "write the directory that backups go into").and_then(|node| walk.path(node, "a directory"));
-    let mount = optional(fields.get("mount"), |node| mount(walk, node, path.as_deref()));
+    };
+    let kind = if kind == "s3" {
+        let settings = s3::read(walk, &fields);
+        foreign(walk, &fields, &LOCAL, "local", "leave it out; a place in the bucket is its `prefix`");
+        settings.map(|settings| StorageKind::S3(Box::new(settings)))
+    } else {
+        let local = local(walk, &fields);
+        foreign(walk, &fields, &s3::OWN, "s3", "write type: s3, or leave it out");
+        local
+    };
     let retention = optional(fields.get("retention"), |node| common::retention(walk, node));
     let prune = fields.get("prune").map_or(Some(true), |node| walk.boolean(node));
     fields.finish();
-    let kind = StorageKind::Local { path: path?, mount: mount? };
-    Some(StorageConfig { name: entry.key.clone(), kind, retention: retention?, prune: prune? })
+    Some(StorageConfig { name: entry.key.clone(), kind: kind?, retention: retention?, prune: prune? })
+}
+
+fn local(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<StorageKind> {
+    let path = fields.need("path", "write the directory that backups go into").and_then(|node| walk.path(node, "a directory"));
+    let mount = optional(fields.get("mount"), |node| mount(walk, node, path.as_deref()));
+    Some(StorageKind::Local { path: path?, mount: mount? })
+}
+
+/// Notes keys that are another type's.
+fn foreign(walk: &Walk<'_>, fields: &Fields<'_>, keys: &[&'static str], kind: &str, hint: &str) {
+    for key in keys {
+        if let Some(node) = fields.get(key) {
+            walk.wrong(node, format!("`{key}` is for a storage of type: {kind}"), Some(hint.to_owned()));
+        }
+    }
 }
 
 /// The path is compared as written, as the disk may not be mounted now.

@@ -68,6 +68,7 @@ host: db1
 state_dir: state
 log_dir: /var/log/backups
 parallel: 3
+memory: 1GiB
 storages:
   local: { type: local, path: /mnt/backups/x, mount: /mnt/backups, retention: { keep_days: 3 }, prune: false }
   second: { type: local, path: ../second }
@@ -99,7 +100,7 @@ targets:
 "#,
     );
     assert_eq!(config.timezone, chrono_tz::America::Sao_Paulo);
-    assert_eq!((config.host.as_str(), config.parallel.get()), ("db1", 3));
+    assert_eq!((config.host.as_str(), config.parallel.get(), config.memory), ("db1", 3, 1 << 30));
     assert_eq!(config.state_dir, Path::new("/etc/db-backup/state"));
     assert_eq!(config.log_dir.as_deref(), Some(Path::new("/var/log/backups")));
     let StorageKind::Local { path, mount } = &config.storages[0].kind else { panic!("not local") };
@@ -126,7 +127,7 @@ targets:
 #[test]
 fn defaults_are_as_documented() {
     let config = with_target("database: app");
-    assert_eq!((config.timezone, config.host.as_str(), config.parallel.get()), (Tz::UTC, "web1", 1));
+    assert_eq!((config.timezone, config.host.as_str(), config.parallel.get(), config.memory), (Tz::UTC, "web1", 1, 128 << 20));
     assert_eq!((config.state_dir.as_path(), config.log_dir.as_deref()), (Path::new("/var/lib/db-backup"), None));
     let app = &config.targets[0];
     assert_eq!((app.compression, app.retries, app.timeout, app.enabled), (Compression::Gzip(6), 2, None, true));
@@ -371,7 +372,7 @@ fn the_file_is_found_in_the_documented_order() {
 }
 
 /// Pieces of good configurations, so that random texts get further than the first character.
-const PIECES: &str = "(version: 1\n|storages:\n|targets:\n|  - |    |  |name: |type: |postgres\n|local\n|a: |\\{|\\}|\\[|\\]|, |<<: |&a |\\*a |\\$\\{|:-|'|\"|uri: |password: |port: |schedule: |databases: |exclude_databases: |extra_args: |checks: |drill: |tables: |server: |name: |sql: |all\n|--no-|@|0|1e5|~|#|\n|x){0,40}";
+const PIECES: &str = "(version: 1\n|storages:\n|targets:\n|  - |    |  |name: |type: |postgres\n|local\n|s3\n|bucket: |prefix: |endpoint: |proxy: |tags: |ca_file: |access_key_id: |secret_access_key: |part_size: |http://|a: |\\{|\\}|\\[|\\]|, |<<: |&a |\\*a |\\$\\{|:-|'|\"|uri: |password: |port: |schedule: |databases: |exclude_databases: |extra_args: |checks: |drill: |tables: |server: |name: |sql: |all\n|--no-|@|0|1e5|~|#|\n|x){0,40}";
 
 proptest! {
     #[test]
@@ -392,6 +393,10 @@ proptest! {
         let quoted = format!("{value:?}");
         for key in ["schedule", "uri", "port", "password", "timeout", "name", "enabled", "format", "databases", "jobs"] {
             let text = format!("version: 1\nstorages: {{ a: {{ type: local, path: b }} }}\ntargets: [ {{ type: postgres, {key}: {quoted} }} ]");
+            let _ = read(&text, Path::new("/c.yml"), &env(), &facts());
+        }
+        for key in ["bucket", "prefix", "endpoint", "proxy", "storage_class", "part_size", "secret_access_key"] {
+            let text = format!("version: 1\nstorages: {{ a: {{ type: s3, bucket: abc, {key}: {quoted} }} }}\ntargets: []");
             let _ = read(&text, Path::new("/c.yml"), &env(), &facts());
         }
     }

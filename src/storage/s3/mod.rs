@@ -1,10 +1,30 @@
 //! A bucket of an S3-compatible service, through rust-s3. Async is a private matter of this module: every
 //! call runs on a runtime of its own, and is given up as soon as the context is cancelled.
 
+mod answers;
+mod call;
+mod client;
+mod connect;
+mod credentials;
+mod failure;
+mod objects;
+mod read;
+mod runtime;
+mod service;
+pub mod sizing;
+mod upload;
+
 use std::io::Read;
+use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 
+use self::failure::Failure;
+use self::objects::{BATCH, Cursor, of_object};
+use self::runtime::block;
+use self::service::Shared;
+use self::sizing::Parts;
 use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -15,55 +35,151 @@ use crate::storage::{Features, Leftover, ObjectMeta, Storage, Upload};
 pub struct S3 {
     settings: S3Settings,
     budget: u64,
+    /// Made at the first call, and again after one that failed.
+    service: Mutex<Option<Shared>>,
 }
 
 impl S3 {
     /// What the settings say; nothing is asked, and no secret read yet. `budget`: bytes of memory that the
     /// buffers of one upload may take; one part at least is always under way.
     pub fn new(settings: S3Settings, budget: u64) -> Self {
-        Self { settings, budget }
+        Self { settings, budget, service: Mutex::new(None) }
     }
 
-    fn not_yet<T>(&self) -> Result<T> {
-        Err(Error::new(Kind::Internal, format!("not yet: {} {}", self.describe(), self.budget)))
+    fn service(&self, cx: &Context) -> Result<Shared> {
+        cx.cancel.check()?;
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(service) = service.as_ref() {
+            return Ok(service.clone());
+        }
+        let connected = connect::connect(&self.settings, cx)?;
+        Ok(service.insert(connected).clone())
+    }
+
+    /// Runs calls to their end, or until the context is cancelled.
+    fn run<T: Send + 'static, F>(&self, cx: &Context, calls: impl FnOnce(Shared) -> F) -> Result<Result<T, Failure>>
+    where
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        block(&cx.cancel, calls(self.service(cx)?))
+    }
+
+    fn object(&self, key: &Key) -> String {
+        if self.settings.prefix.is_empty() { key.to_string() } else { format!("{}/{key}", self.settings.prefix) }
+    }
+
+    /// The key of an object; none where it is not below the prefix, or can't be one of ours.
+    fn key_of(&self, object: &str) -> Option<Key> {
+        let below = match self.settings.prefix.as_str() {
+            "" => object,
+            prefix => object.strip_prefix(prefix)?.strip_prefix('/')?,
+        };
+        let key: Key = below.parse().ok()?;
+        let parts: Vec<&str> = below.split('/').collect();
+        (parts.len() == 3 && parts.iter().all(|part| !part.starts_with('.'))).then_some(key)
     }
 }
 
 impl Storage for S3 {
-    fn prepare(&self, _cx: &Context) -> Result<()> {
-        self.not_yet()
+    fn prepare(&self, cx: &Context) -> Result<()> {
+        self.run(cx, |service| async move { service.honours().await })?.map_err(of_object).map(drop)
     }
-    fn features(&self, _cx: &Context) -> Result<Features> {
-        self.not_yet()
+
+    fn features(&self, cx: &Context) -> Result<Features> {
+        let notes = self.run(cx, |service| async move { connect::features(&service).await })?.map_err(of_object)?;
+        Ok(Features { notes, free_bytes: None })
     }
-    fn upload(&self, _key: &Key, _size_hint: Option<u64>, _cx: &Context) -> Result<Box<dyn Upload>> {
-        self.not_yet()
+
+    fn upload(&self, key: &Key, size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
+        let parts = Parts::plan(self.settings.part_size, self.settings.max_parts, size_hint);
+        let in_flight = parts.in_flight(self.budget, self.settings.concurrency);
+        let plan = upload::Plan { parts, max_parts: self.settings.max_parts, in_flight };
+        Ok(Box::new(upload::S3Upload::new(self.service(cx)?, key, self.object(key), plan, cx)?))
     }
-    fn put_new(&self, _key: &Key, _bytes: &[u8], _cx: &Context) -> Result<ObjectMeta> {
-        self.not_yet()
+
+    fn put_new(&self, key: &Key, bytes: &[u8], cx: &Context) -> Result<ObjectMeta> {
+        let (object, bytes) = (self.object(key), Bytes::copy_from_slice(bytes));
+        let head = self.run(cx, |service| async move { service.put_new(&object, bytes).await })?.map_err(of_object)?;
+        Ok(ObjectMeta { key: key.clone(), bytes: Some(head.bytes), modified: head.modified })
     }
-    fn read(&self, _key: &Key, _from: u64, _cx: &Context) -> Result<Box<dyn Read + Send>> {
-        self.not_yet()
+
+    fn read(&self, key: &Key, from: u64, cx: &Context) -> Result<Box<dyn Read + Send>> {
+        let (service, object) = (self.service(cx)?, self.object(key));
+        let looked_at = object.clone();
+        let head = self.run(cx, |service| async move { service.stat(&looked_at).await })?.map_err(of_object)?;
+        let head = head.ok_or_else(|| Error::new(Kind::Missing, format!("{object} is not in {}", self.describe())))?;
+        if from > head.bytes {
+            let cause = format!("{object} has only {} bytes, {from} were expected", head.bytes);
+            return Err(Error::new(Kind::Damaged, cause));
+        }
+        Ok(Box::new(read::S3Read::new(service, object, head, from, cx)))
     }
-    fn stat(&self, _key: &Key, _cx: &Context) -> Result<Option<ObjectMeta>> {
-        self.not_yet()
+
+    fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>> {
+        let object = self.object(key);
+        let head = self.run(cx, |service| async move { service.stat(&object).await })?.map_err(of_object)?;
+        Ok(head.map(|head| ObjectMeta { key: key.clone(), bytes: Some(head.bytes), modified: head.modified }))
     }
-    fn list(&self, _prefix: &str, _each: &mut dyn FnMut(ObjectMeta) -> Result<()>, _cx: &Context) -> Result<()> {
-        self.not_yet()
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()> {
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            let page = self.run(cx, |service| {
+                let prefix = format!("{}{prefix}", service.prefix);
+                async move { objects::page(&service, &prefix, cursor).await }
+            })?;
+            let (listed, next) = page.map_err(|failure| failure.error)?;
+            for object in listed {
+                // What else is in the bucket is none of ours.
+                let Some(key) = self.key_of(&object.key).filter(|key| key.as_str().starts_with(prefix)) else { continue };
+                each(ObjectMeta { key, bytes: object.size, modified: answers::time(object.last_modified.as_ref()) })?;
+            }
+            from = next;
+        }
+        Ok(())
     }
-    fn delete(&self, keys: &[Key], _cx: &Context) -> Vec<Result<()>> {
-        keys.iter().map(|_| self.not_yet()).collect()
+
+    fn delete(&self, keys: &[Key], cx: &Context) -> Vec<Result<()>> {
+        let mut outcomes = Vec::new();
+        for batch in keys.chunks(BATCH) {
+            let objects: Vec<String> = batch.iter().map(|key| self.object(key)).collect();
+            match self.run(cx, |service| async move { Ok(objects::delete(&service, &objects).await) }) {
+                Ok(Ok(own)) => outcomes.extend(own),
+                Ok(Err(failure)) => outcomes.extend(batch.iter().map(|_| Err(failure.error.copy()))),
+                Err(error) => outcomes.extend(batch.iter().map(|_| Err(error.copy()))),
+            }
+        }
+        outcomes
     }
-    fn leftovers(&self, _each: &mut dyn FnMut(Leftover) -> Result<()>, _cx: &Context) -> Result<()> {
-        self.not_yet()
+
+    fn leftovers(&self, each: &mut dyn FnMut(Leftover) -> Result<()>, cx: &Context) -> Result<()> {
+        let pending = self.run(cx, |service| async move { objects::pending(&service, &service.prefix).await })?;
+        for upload in pending.map_err(|failure| failure.error)? {
+            let Some(key) = self.key_of(&upload.object) else { continue };
+            each(Leftover { key, handle: upload.id, bytes: Some(upload.bytes), modified: upload.modified })?;
+        }
+        Ok(())
     }
-    fn discard(&self, _leftover: &Leftover, _cx: &Context) -> Result<()> {
-        self.not_yet()
+
+    fn discard(&self, leftover: &Leftover, cx: &Context) -> Result<()> {
+        let (object, id) = (self.object(&leftover.key), call::upload_for_query(&leftover.handle));
+        self.run(cx, |service| async move { objects::abort(&service, &object, &id).await })?.map_err(of_object)
     }
-    fn now(&self, _cx: &Context) -> Result<DateTime<Utc>> {
-        self.not_yet()
+
+    fn now(&self, cx: &Context) -> Result<DateTime<Utc>> {
+        let ahead = |service: &Shared| *service.client.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let service = self.service(cx)?;
+        if ahead(&service).is_none() {
+            self.run(cx, |service| async move { service.stat(&format!("{}now", service.prefix)).await })?.map_err(of_object)?;
+        }
+        Ok(cx.clock.now() + ahead(&service).unwrap_or(TimeDelta::zero()))
     }
+
     fn describe(&self) -> String {
-        format!("bucket {}", self.settings.bucket)
+        let place = connect::endpoint_for_people(&self.settings);
+        match self.settings.prefix.as_str() {
+            "" => format!("bucket {} at {place}", self.settings.bucket),
+            prefix => format!("bucket {}, below {prefix}/, at {place}", self.settings.bucket),
+        }
     }
 }
