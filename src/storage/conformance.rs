@@ -36,16 +36,20 @@ const CHECKS: &[(&str, Check)] = &[
 /// Runs every check, each over a new, empty storage from `make`; what did not hold comes back, a
 /// line each. `make` may be called often.
 pub fn run(make: &dyn Fn() -> Box<dyn Storage>) -> Vec<String> {
-    let run_one = |(name, check): &(&str, Check)| {
+    outcomes(make).filter_map(|(name, outcome)| outcome.err().map(|error| format!("{name}: {error:?}"))).collect()
+}
+
+/// The same, check by check as it is asked for: its name, and what did not hold.
+pub fn outcomes(make: &dyn Fn() -> Box<dyn Storage>) -> impl Iterator<Item = (&'static str, Result<()>)> {
+    CHECKS.iter().map(|(name, check)| {
         let outcome = context().and_then(|cx| {
             let storage = make();
             storage.prepare(&cx)?;
             storage.prepare(&cx)?;
             check(storage.as_ref(), &cx)
         });
-        outcome.err().map(|error| format!("{name}: {error:?}"))
-    };
-    CHECKS.iter().filter_map(run_one).collect()
+        (*name, outcome)
+    })
 }
 
 /// A context for tests: the system's clock, no variables, nobody who listens.

@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::similar_names,
     clippy::case_sensitive_file_extension_comparisons,
     missing_docs,
@@ -55,6 +56,7 @@ mod s3_faults;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;
+mod s3_contract;
 mod storages;
 mod session;
 mod tables;

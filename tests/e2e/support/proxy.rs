@@ -233,6 +233,9 @@ impl Inner {
             }
             let (kind, fault) = self.note(&head);
             if self.answers_itself(&head, fault.as_ref(), &mut requests, client)? {
+                if head.asks_to_close() {
+                    return Ok(());
+                }
                 continue;
             }
             if server.as_mut().is_none_or(|server| is_closed(server)) {

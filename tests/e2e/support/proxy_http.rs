@@ -95,10 +95,14 @@ impl Head {
         if chunked { Some(Body::Chunked) } else { length().map(Body::Length) }
     }
 
-    /// Whether the connection ends with the answer.
-    pub fn closes(&self) -> bool {
+    /// Whether the connection is to end with the answer.
+    pub fn asks_to_close(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
-            || self.body().is_none() && ![204, 304].contains(&self.status())
+    }
+
+    /// Whether the connection ends with this answer.
+    pub fn closes(&self) -> bool {
+        self.asks_to_close() || self.body().is_none() && ![204, 304].contains(&self.status())
     }
 }
 

@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::proxy::{Call, Fault, Kind, Proxy};
 use super::s3::{self, S3Bucket};
 use super::s3_request::{Answer, Request, send};
-use super::{S3sFs, Test, eventually};
+use super::{S3sFs, Test, eventually, holds_within};
 
 #[test]
 fn a_bucket_holds_what_is_put_there() {
@@ -59,7 +59,8 @@ fn a_wrong_signature_is_refused() {
     for server in s3::all() {
         let bucket = server.bucket();
         let odd = Request { headers: vec![("x-amz-date", "20200101T000000Z".into())], ..bucket.request("a") };
-        assert_eq!(send(server.port(), &odd).unwrap().status, 403, "{}", server.name());
+        let status = send(server.port(), &odd).unwrap().status;
+        assert!([400, 403].contains(&status), "{}: {status}", server.name());
     }
 }
 
@@ -69,8 +70,7 @@ const VICTIM: &str = "DB_BACKUP_TEST_S3_VICTIM";
 #[test]
 fn a_process_with_s3_servers_that_waits_to_be_killed() {
     let Some(file) = std::env::var_os(VICTIM) else { return };
-    let servers = s3::all();
-    let places = servers.iter().map(|server| format!("{} {}\n", server.port(), server.directory().display()));
+    let places = s3::all().into_iter().map(|server| format!("{} {}\n", server.port(), server.directory().display()));
     fs::write(&file, places.collect::<String>() + "end\n").unwrap();
     eventually("it is killed", || false);
 }
@@ -87,7 +87,8 @@ fn a_killed_test_process_leaves_no_s3_server() {
         .spawn()
         .unwrap();
     let places = || fs::read_to_string(&file).unwrap_or_default();
-    eventually("its servers run", || places().ends_with("end\n"));
+    // One of them takes its time to start.
+    assert!(holds_within(Duration::from_secs(180), || places().ends_with("end\n")), "its servers don't run");
     victim.kill().unwrap();
     victim.wait().unwrap();
     for place in places().lines().filter(|line| *line != "end") {

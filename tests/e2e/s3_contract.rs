@@ -1,0 +1,80 @@
+//! The contract of storages over real ones, and a table of it: `cargo test --test e2e s3_contract:: -- --nocapture`.
+
+use std::cell::Cell;
+
+use db_backup_tools::storage::Storage;
+use db_backup_tools::storage::conformance::outcomes;
+use db_backup_tools::storage::local::Local;
+use db_backup_tools::storage::memory::Memory;
+use db_backup_tools::storage::s3::S3;
+
+use crate::support::{Ceph, S3Bucket, S3sFs};
+
+/// Bytes of memory for one upload's buffers.
+const BUDGET: u64 = 64 << 20;
+
+/// What came of one check: its name, and what did not hold.
+type Outcome = (&'static str, Option<String>);
+
+/// A storage's name, and what came of each check; `None`: there is no such server here.
+type Column = (&'static str, Option<Vec<Outcome>>);
+
+/// Runs all checks, each on a storage made for its number.
+fn column(name: &'static str, make: impl Fn(usize) -> Box<dyn Storage>) -> Column {
+    let count = Cell::new(0);
+    let make = || {
+        count.set(count.get() + 1);
+        make(count.get())
+    };
+    let outcomes = outcomes(&make).map(|(check, outcome)| (check, outcome.err().map(|error| format!("{error:?}"))));
+    (name, Some(outcomes.collect()))
+}
+
+/// Each check below a prefix of its own in one bucket; each prefix but the longest is another's beginning.
+fn on_bucket(name: &'static str, bucket: Option<S3Bucket>) -> Column {
+    let Some(bucket) = bucket else { return (name, None) };
+    column(name, |number| {
+        let mut settings = bucket.settings();
+        settings.prefix = "a+b c/".to_owned() + &"p".repeat(number);
+        Box::new(S3::new(settings, BUDGET))
+    })
+}
+
+fn table(columns: &[Column]) -> String {
+    let names: Vec<_> = columns.iter().flat_map(|(_, outcomes)| outcomes).next().unwrap().iter().map(|(name, _)| *name).collect();
+    let width = names.iter().map(|name| name.len()).max().unwrap();
+    let mut lines = vec![format!("{:width$}", "CHECK")];
+    lines.extend(names.iter().map(|name| format!("{name:width$}")));
+    for (name, outcomes) in columns {
+        lines[0] += &format!("  {name:>12}");
+        for (row, line) in lines[1..].iter_mut().enumerate() {
+            let cell = match outcomes.as_ref().map(|outcomes| &outcomes[row].1) {
+                None => "not here",
+                Some(None) => "holds",
+                Some(Some(_)) => "BROKEN",
+            };
+            *line += &format!("  {cell:>12}");
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn every_storage_keeps_the_contract() {
+    let place = tempfile::tempdir().unwrap();
+    let columns = std::thread::scope(|scope| {
+        let threads = [
+            scope.spawn(|| column("memory", |_| Box::new(Memory::new()))),
+            scope.spawn(|| column("local", |number| Box::new(Local::new(place.path().join(number.to_string()), None)))),
+            scope.spawn(|| on_bucket("S3 on s3s-fs", S3sFs::shared().map(|server| server.bucket()))),
+            scope.spawn(|| on_bucket("S3 on Ceph", Ceph::shared().map(|server| server.bucket()))),
+        ];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    println!("{}", table(&columns));
+    let outcomes =
+        columns.iter().flat_map(|(storage, outcomes)| outcomes.iter().flatten().map(move |outcome| (storage, outcome)));
+    let broken: Vec<_> =
+        outcomes.filter_map(|(storage, (check, error))| Some(format!("{storage}: {check}: {}", error.as_ref()?))).collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
