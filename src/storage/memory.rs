@@ -231,4 +231,10 @@ mod tests {
     fn it_keeps_the_contract() {
         assert_eq!(conformance::run(&|| Box::new(Memory::new())), Vec::<String>::new());
     }
+
+    #[test]
+    fn whatever_goes_wrong_a_backup_is_whole_or_has_failed() {
+        let cases = conformance::faults::run(&Memory::new, 1000);
+        assert_eq!(conformance::faults::broken(&cases), Vec::<String>::new());
+    }
 }
