@@ -2,6 +2,7 @@
 //! and nowhere else in the commands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::catalog::backups::Backup;
 use crate::catalog::{self, Entry, Seen, Survey};
@@ -16,18 +17,19 @@ use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::storage::s3::S3;
 
-/// A storage of the configuration, opened.
+/// A storage of the configuration, opened. Clones share it, with what it knows and the connections that it holds.
+#[derive(Clone)]
 pub(super) struct Store<'a> {
     pub config: &'a StorageConfig,
-    pub storage: Box<dyn Storage>,
+    pub storage: Arc<dyn Storage>,
 }
 
 impl<'a> Store<'a> {
     /// Opens one; nothing is touched yet.
     pub(super) fn open(config: &'a StorageConfig) -> Self {
-        let storage: Box<dyn Storage> = match &config.kind {
-            StorageKind::Local { path, mount } => Box::new(Local::new(path.clone(), mount.clone())),
-            StorageKind::S3(settings) => Box::new(S3::new(settings.as_ref().clone(), 88 << 20)),
+        let storage: Arc<dyn Storage> = match &config.kind {
+            StorageKind::Local { path, mount } => Arc::new(Local::new(path.clone(), mount.clone())),
+            StorageKind::S3(settings) => Arc::new(S3::new(settings.as_ref().clone(), 88 << 20)),
         };
         Self { config, storage }
     }
@@ -51,6 +53,11 @@ impl<'a> Store<'a> {
 /// Opens the storages of these names, all of the configuration when none is named.
 pub(super) fn open_named<'a>(config: &'a Config, names: &[String]) -> Result<Vec<Store<'a>>> {
     Ok(plan::storages(config, names)?.into_iter().map(Store::open).collect())
+}
+
+/// Those of these names, in the order in which they were opened.
+pub(super) fn among<'a>(stores: &[Store<'a>], names: &[String]) -> Vec<Store<'a>> {
+    stores.iter().filter(|store| names.contains(&store.config.name)).cloned().collect()
 }
 
 /// The storage of this name, where it is one of these.

@@ -34,6 +34,10 @@ pub enum Call {
     List,
     /// [`Storage::delete`], each key being a call.
     Delete,
+    /// [`Storage::leftovers`].
+    Leftovers,
+    /// [`Storage::discard`].
+    Discard,
 }
 
 /// How it goes wrong.
@@ -63,6 +67,7 @@ struct State {
     /// Armed faults: the calls still to let pass.
     faults: Vec<(Call, usize, Fault)>,
     calls: BTreeMap<Call, usize>,
+    size_hints: Vec<Option<u64>>,
 }
 
 struct Object {
@@ -84,6 +89,11 @@ impl Memory {
     /// How many calls of this kind there were, failed ones too.
     pub fn calls(&self, call: Call) -> usize {
         self.lock().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// What each upload was told to expect.
+    pub fn size_hints(&self) -> Vec<Option<u64>> {
+        self.lock().size_hints.clone()
     }
 
     /// An object's bytes.
@@ -170,9 +180,10 @@ impl Storage for Memory {
         Ok(Features { notes: vec!["keeps everything in memory".into()], free_bytes: None })
     }
 
-    fn upload(&self, key: &Key, _size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
+    fn upload(&self, key: &Key, size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
         self.enter(Call::Upload, cx)?;
         let mut state = self.lock();
+        state.size_hints.push(size_hint);
         if state.objects.contains_key(key) {
             return Err(exists(key));
         }
@@ -228,7 +239,7 @@ impl Storage for Memory {
     }
 
     fn leftovers(&self, each: &mut dyn FnMut(Leftover) -> Result<()>, cx: &Context) -> Result<()> {
-        cx.cancel.check()?;
+        self.enter(Call::Leftovers, cx)?;
         let found: Vec<_> = {
             let state = self.lock();
             let leftover = |(handle, (key, object)): (&u64, &(Key, Object))| Leftover {
@@ -243,7 +254,7 @@ impl Storage for Memory {
     }
 
     fn discard(&self, leftover: &Leftover, cx: &Context) -> Result<()> {
-        cx.cancel.check()?;
+        self.enter(Call::Discard, cx)?;
         let handle: u64 =
             leftover.handle.parse().map_err(|error| Error::new(Kind::Internal, "no handle of ours").source(error))?;
         self.lock().pending.remove(&handle);

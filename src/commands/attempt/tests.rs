@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::config::read::{self, HostFacts};
@@ -24,26 +26,40 @@ targets:
   - { name: app, type: postgres, database: app, storages: [first, second], compression: { type: none } }
 ";
 const DUMP: &str = "all that there is\n";
+/// What [`Fake`] says of its size.
+const ESTIMATE: u64 = 12_345;
 
-/// Gives [`DUMP`], and ends as it is told.
-struct Fake {
-    fails: bool,
+/// Gives [`DUMP`], or as many zeros, and ends as it is told. Clones count together.
+#[derive(Clone, Default)]
+pub(in crate::commands) struct Fake {
+    pub fails: bool,
+    /// Bytes of zeros instead of the text.
+    pub zeros: u64,
+    /// How often it was begun.
+    pub begun: Arc<AtomicU64>,
+    /// Bytes that were taken from it.
+    pub given: Arc<AtomicU64>,
 }
 
 struct FakeCapture {
-    text: Cursor<&'static str>,
-    fails: bool,
+    text: Box<dyn Read + Send>,
+    of: Fake,
 }
 
 impl Read for FakeCapture {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.text.read(buffer)
+        let count = self.text.read(buffer)?;
+        self.of.given.fetch_add(count as u64, Ordering::SeqCst);
+        Ok(count)
     }
 }
 
 impl Capture for FakeCapture {
+    fn estimated_bytes(&self) -> Option<u64> {
+        Some(ESTIMATE)
+    }
     fn finish(self: Box<Self>) -> Result<CaptureInfo> {
-        if self.fails {
+        if self.of.fails {
             return Err(Error::new(Kind::Child, "the child exited with code 1"));
         }
         let table = TableCount { schema: "public".into(), name: "t".into(), rows: 1, bytes: 2 };
@@ -74,7 +90,12 @@ impl Source for Fake {
         Ok(Probe::default())
     }
     fn capture(&self, _: &UnitName, _: Id, _: &Context) -> Result<Box<dyn Capture>> {
-        Ok(Box::new(FakeCapture { text: Cursor::new(DUMP), fails: self.fails }))
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let text: Box<dyn Read + Send> = match self.zeros {
+            0 => Box::new(Cursor::new(DUMP)),
+            bytes => Box::new(io::repeat(0).take(bytes)),
+        };
+        Ok(Box::new(FakeCapture { text, of: self.clone() }))
     }
     fn check(&self, _: &Landing<'_>, _: &Context) -> Result<Vec<String>> {
         Ok(Vec::new())
@@ -88,18 +109,26 @@ fn id() -> Id {
     "20260612_030000Z-k3f9".parse().unwrap()
 }
 
+/// A configuration as it is read.
+pub(in crate::commands) fn config_of(text: &str) -> Config {
+    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
+    read::read(text, Path::new("backup.yml"), &Env::default(), &facts).unwrap()
+}
+
 /// One attempt into both storages, pinned.
 fn attempt(memories: [&Memory; 2], source_fails: bool, cx: &Context) -> Result<Attempt> {
-    let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
-    let config = read::read(CONFIG, Path::new("backup.yml"), &Env::default(), &facts).unwrap();
+    attempt_of(CONFIG, &Fake { fails: source_fails, ..Fake::default() }, memories, cx)
+}
+
+fn attempt_of(config: &str, source: &Fake, memories: [&Memory; 2], cx: &Context) -> Result<Attempt> {
+    let config = config_of(config);
     let pool = Pool::new(std::num::NonZeroUsize::MIN).unwrap();
     let unit = UnitName::new("app");
-    let source = Fake { fails: source_fails };
     let job = Job {
         config: &config,
         target: &config.targets[0],
         unit: &unit,
-        source: &source,
+        source,
         pool: &pool,
         units_found: None,
         label: None,
@@ -109,13 +138,13 @@ fn attempt(memories: [&Memory; 2], source_fails: bool, cx: &Context) -> Result<A
         .storages
         .iter()
         .zip(memories)
-        .map(|(config, memory)| Store { config, storage: Box::new(memory.clone()) })
+        .map(|(config, memory)| Store { config, storage: Arc::new(memory.clone()) })
         .collect();
     run(&job, &stores.iter().collect::<Vec<_>>(), id(), cx)
 }
 
 /// What a storage holds: the end of each name, and how many uploads never committed.
-fn held(memory: &Memory) -> (Vec<String>, usize) {
+pub(in crate::commands) fn held(memory: &Memory) -> (Vec<String>, usize) {
     let cx = Context::for_tests();
     let (mut names, mut leftovers) = (Vec::new(), 0);
     let mut each = |meta: ObjectMeta| {
@@ -131,7 +160,7 @@ fn held(memory: &Memory) -> (Vec<String>, usize) {
     (names, leftovers)
 }
 
-fn whole() -> (Vec<String>, usize) {
+pub(in crate::commands) fn whole() -> (Vec<String>, usize) {
     (["inventory.json", "manifest.json", "pin", "sql"].map(str::to_owned).into(), 0)
 }
 
@@ -253,5 +282,101 @@ fn a_cancel_while_a_storage_hangs_ends_the_attempt_and_leaves_nothing() {
             Ok(attempt) => assert!(attempt.failed.iter().all(|error| error.kind() == Kind::Interrupted), "{call:?}"),
         }
         assert_eq!(held(&memories[1]), nothing(), "{call:?}");
+    }
+}
+
+#[test]
+fn every_upload_is_told_how_much_the_source_holds() {
+    let memories = [Memory::new(), Memory::new()];
+    attempt([&memories[0], &memories[1]], false, &Context::for_tests()).unwrap();
+    assert_eq!(memories.map(|memory| memory.size_hints()), [[Some(ESTIMATE)], [Some(ESTIMATE)]]);
+}
+
+#[test]
+fn a_source_begins_only_where_a_storage_is_ready_and_ends_where_no_upload_begins() {
+    for (call, begun) in [(Call::Prepare, 0), (Call::Upload, 1)] {
+        let (memories, source) = ([Memory::new(), Memory::new()], Fake::default());
+        memories.iter().for_each(|memory| memory.fail(call, 1, Fault::Fail(Kind::StorageDenied)));
+        let attempt = attempt_of(CONFIG, &source, [&memories[0], &memories[1]], &Context::for_tests()).unwrap();
+        assert_eq!((attempt.failed.len(), attempt.committed.len()), (2, 0), "{call:?}");
+        assert_eq!((source.begun.load(Ordering::SeqCst), source.given.load(Ordering::SeqCst)), (begun, 0), "{call:?}");
+    }
+}
+
+// A storage whose commit never ends must not keep the others from theirs.
+#[test]
+fn a_storage_that_hangs_at_its_commit_holds_no_sibling_up() {
+    for hanging in [0, 1] {
+        let memories = [Memory::new(), Memory::new()];
+        memories[hanging].fail(Call::Commit, 1, Fault::Hang);
+        let cx = Context::for_tests();
+        let attempt = std::thread::scope(|scope| {
+            let attempt = scope.spawn(|| attempt([&memories[0], &memories[1]], false, &cx));
+            while held(&memories[1 - hanging]) != whole() {
+                std::thread::yield_now();
+            }
+            // Its last look at the artifact is behind the manifest.
+            while memories[1 - hanging].calls(Call::Stat) == 0 {
+                std::thread::yield_now();
+            }
+            cx.cancel.cancel(Reason::Signal(15));
+            attempt.join().unwrap().unwrap()
+        });
+        assert_eq!(attempt.committed, [["first", "second"][1 - hanging]]);
+        assert_eq!(attempt.failed[0].kind(), Kind::Interrupted);
+        assert_eq!((held(&memories[hanging]), held(&memories[1 - hanging])), (nothing(), whole()));
+    }
+}
+
+#[test]
+fn a_storage_that_hangs_ends_with_the_time_limit_and_is_the_one_that_is_named() {
+    let memories = [Memory::new(), Memory::new()];
+    memories[0].fail(Call::Write, 1, Fault::Hang);
+    let observer = Arc::new(Recording::default());
+    let cx = Context { observer: observer.clone(), ..Context::for_tests() };
+    let cx = cx.with_cancel(cx.cancel.child(Some(Duration::from_millis(200))).unwrap());
+    let error = attempt([&memories[0], &memories[1]], false, &cx).map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    let told: Vec<String> = observer
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Warning { text, .. } => Some(text),
+            _ => None,
+        })
+        .collect();
+    assert!(told.len() == 1 && told[0].contains("storage first: upload: "), "{told:?}");
+    assert_eq!(memories.map(|memory| held(&memory)), [nothing(), nothing()]);
+}
+
+// A storage that takes nothing more must stop the source, and not fill the memory.
+#[test]
+fn a_slow_storage_slows_the_source_down() {
+    let memories = [Memory::new(), Memory::new()];
+    memories[1].fail(Call::Write, 2, Fault::Hang);
+    let source = Fake { zeros: 8 << 30, ..Fake::default() };
+    let cx = Context::for_tests();
+    let cx = cx.with_cancel(cx.cancel.child(Some(Duration::from_secs(1))).unwrap());
+    attempt_of(CONFIG, &source, [&memories[0], &memories[1]], &cx).map(drop).unwrap_err();
+    let given = source.given.load(Ordering::SeqCst);
+    assert!(given > 0 && given <= 64 << 20, "{given} bytes were read ahead");
+}
+
+#[test]
+fn where_nothing_is_ever_deleted_not_even_a_failed_upload_is_and_that_is_told() {
+    let config = CONFIG.replace("path: /nowhere/first", "path: /nowhere/first, prune: false");
+    for (call, nth, says) in [(Call::PutNew, 1, "`list --all` shows it"), (Call::Stat, 1, "`list --verify` tells")] {
+        let memories = [Memory::new(), Memory::new()];
+        memories[0].fail(call, nth, Fault::Fail(Kind::StorageDenied));
+        let observer = Arc::new(Recording::default());
+        let cx = Context { observer: observer.clone(), ..Context::for_tests() };
+        let attempt = attempt_of(&config, &Fake::default(), [&memories[0], &memories[1]], &cx).unwrap();
+        assert_eq!((attempt.committed, attempt.failed.len()), (vec!["second".to_owned()], 1));
+        assert_eq!(memories[0].calls(Call::Delete), 0);
+        let (left, uploads) = held(&memories[0]);
+        assert!(left.iter().any(|name| name == "sql") && uploads == 0, "{left:?}");
+        let told =
+            |event: &Event| matches!(event, Event::Warning { text, .. } if text.contains("prune: false") && text.contains(says));
+        assert!(observer.events().iter().any(told), "{:?}", observer.events());
     }
 }

@@ -28,8 +28,10 @@ pub(super) fn read(walk: &Walk<'_>, file: &Fields<'_>) -> (Option<Vec<StorageCon
     }
     let storages: Vec<Option<StorageConfig>> = entries.iter().map(|entry| storage(walk, entry)).collect();
     for (at, (entry, own)) in entries.iter().zip(&storages).enumerate() {
-        if let Some(other) =
-            storages[..at].iter().flatten().find(|other| own.as_ref().is_some_and(|own| place(own).is_some() && place(own) == place(other)))
+        if let Some(other) = storages[..at]
+            .iter()
+            .flatten()
+            .find(|other| own.as_ref().is_some_and(|own| place(own).is_some() && place(own) == place(other)))
         {
             walk.wrong(
                 &entry.node,
