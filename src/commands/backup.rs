@@ -370,3 +370,6 @@ fn summary(item: &BackupItem, took: Duration) -> String {
         show_duration(took)
     )
 }
+
+#[cfg(test)]
+mod tests;
