@@ -229,23 +229,24 @@ impl Files {
 }
 
 /// Commits every storage's upload, all at once: none waits for a slow sibling, nor hangs with one. In the lanes' order.
-fn commit_all(lanes: Vec<Lane<'_>>, files: &Files, artifact: &Digested, cx: &Context) -> Vec<(String, Result<()>)> {
+fn commit_all(mut lanes: Vec<Lane<'_>>, files: &Files, artifact: &Digested, cx: &Context) -> Vec<(String, Result<()>)> {
+    let Some(last) = lanes.pop() else { return Vec::new() };
     // A log line of a thread goes where this one's do.
-    let log = tracing::dispatcher::get_default(Clone::clone);
+    let log = &tracing::dispatcher::get_default(Clone::clone);
     std::thread::scope(|scope| {
         let mut begun = Vec::new();
         for lane in lanes {
             let name = lane.store.name().to_owned();
             let commit_it = || commit(lane, files, artifact, cx);
-            let log = &log;
             begun.push((name, scope.spawn(move || tracing::dispatcher::with_default(log, commit_it))));
         }
+        let of_last = (last.store.name().to_owned(), commit(last, files, artifact, cx));
         let ended = begun.into_iter().map(|(name, thread)| {
             let panicked = |_| Err(Error::new(Kind::Internal, "its commit panicked").storage(&name).step("commit"));
             let outcome = thread.join().unwrap_or_else(panicked);
             (name, outcome)
         });
-        ended.collect()
+        ended.chain([of_last]).collect()
     })
 }
 

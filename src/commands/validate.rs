@@ -108,7 +108,7 @@ fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec
             "written, read, listed and deleted"
         } else {
             begin_and_give_up(storage, &key, cx)?;
-            "listed, an upload begun and given up; nothing was left there, so neither reading nor deleting was tried (prune: false)"
+            "listed, an upload begun and given up; as prune is false nothing was stored, so neither reading nor deleting was tried"
         };
         let mut details = vec![storage.describe(), done.to_owned()];
         details.extend(storage.features(cx)?.notes);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn where_nothing_is_ever_deleted_nothing_is_made() {
         let memory = Memory::new();
-        assert!(tried(false, &memory).unwrap()[1].contains("nothing was left there"));
+        assert!(tried(false, &memory).unwrap()[1].contains("nothing was stored"));
         assert_eq!((calls(&memory), held(&memory)), ([0, 1, 0, 1, 0], (Vec::new(), 0)));
         for call in [Call::Prepare, Call::Upload, Call::Write, Call::List] {
             let memory = Memory::new();
