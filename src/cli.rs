@@ -210,7 +210,7 @@ or an age like 3d (the newest at least that old).
 
 STATE is whole, damaged, incomplete or unknown; PROVEN how long ago a drill or --verify held.
 
-A storage of a target that lacks the newest whole backup which another one holds is a warning: exit 3.
+A storage that lacks the newest whole backup which a sibling holds is a warning: exit 3.
 
 Examples:
   db-backup-tools list shop --limit 0

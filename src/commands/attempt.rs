@@ -306,7 +306,7 @@ fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
         return;
     }
     if !store.config.prune {
-        let shown = if made.iter().any(|key| is_manifest(key)) {
+        let shown = if made.iter().any(is_manifest) {
             "its manifest may be there: `list --verify` tells whether it is whole"
         } else {
             "`list --all` shows it as incomplete"

@@ -296,7 +296,9 @@ fn every_upload_is_told_how_much_the_source_holds() {
 fn a_source_begins_only_where_a_storage_is_ready_and_ends_where_no_upload_begins() {
     for (call, begun) in [(Call::Prepare, 0), (Call::Upload, 1)] {
         let (memories, source) = ([Memory::new(), Memory::new()], Fake::default());
-        memories.iter().for_each(|memory| memory.fail(call, 1, Fault::Fail(Kind::StorageDenied)));
+        for memory in &memories {
+            memory.fail(call, 1, Fault::Fail(Kind::StorageDenied));
+        }
         let attempt = attempt_of(CONFIG, &source, [&memories[0], &memories[1]], &Context::for_tests()).unwrap();
         assert_eq!((attempt.failed.len(), attempt.committed.len()), (2, 0), "{call:?}");
         assert_eq!((source.begun.load(Ordering::SeqCst), source.given.load(Ordering::SeqCst)), (begun, 0), "{call:?}");

@@ -83,9 +83,7 @@ fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Con
     let refuse = |cause: &str, hint: &str| Err(Error::new(Kind::Refused, cause).hint(hint));
     match action {
         Action::Delete if entry.pinned => return refuse("it is pinned", "take the pin off first: prune --unpin ID"),
-        Action::Delete | Action::Unpin if !store.config.prune => {
-            return refuse("the storage has prune: false", "name another with --storage");
-        }
+        Action::Delete if !store.config.prune => return refuse("the storage has prune: false", "name another with --storage"),
         Action::Pin if !entry.has_manifest => {
             return refuse("it is incomplete: there is nothing to keep", "`list --all` shows why");
         }
