@@ -2,6 +2,7 @@
 //! and nowhere else in the commands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::catalog::backups::Backup;
 use crate::catalog::{self, Entry, Seen, Survey};
@@ -18,18 +19,19 @@ use crate::storage::local::Local;
 use crate::storage::s3::S3;
 use crate::storage::s3::sizing::{PROGRAM_MEMORY, Parts};
 
-/// A storage of the configuration, opened.
+/// A storage of the configuration, opened. Clones share it, with what it knows and the connections that it holds.
+#[derive(Clone)]
 pub(super) struct Store<'a> {
     pub config: &'a StorageConfig,
-    pub storage: Box<dyn Storage>,
+    pub storage: Arc<dyn Storage>,
 }
 
 impl<'a> Store<'a> {
     /// Opens one of the configuration; nothing is touched yet.
     pub(super) fn open(config: &'a StorageConfig, whole: &Config) -> Self {
-        let storage: Box<dyn Storage> = match &config.kind {
-            StorageKind::Local { path, mount } => Box::new(Local::new(path.clone(), mount.clone())),
-            StorageKind::S3(settings) => Box::new(S3::new(settings.as_ref().clone(), budget(whole, settings))),
+        let storage: Arc<dyn Storage> = match &config.kind {
+            StorageKind::Local { path, mount } => Arc::new(Local::new(path.clone(), mount.clone())),
+            StorageKind::S3(settings) => Arc::new(S3::new(settings.as_ref().clone(), budget(whole, settings))),
         };
         Self { config, storage }
     }
@@ -83,6 +85,11 @@ fn remark_on_size(storage: &StorageConfig, bytes: u64) -> Option<String> {
         let (size, memory) = (show_bytes(parts.base()), show_bytes(parts.memory_needed()));
         format!("storage {}: parts of {size}, about {memory} of memory", storage.name)
     })
+}
+
+/// Those of these names, in the order in which they were opened.
+pub(super) fn among<'a>(stores: &[Store<'a>], names: &[String]) -> Vec<Store<'a>> {
+    stores.iter().filter(|store| names.contains(&store.config.name)).cloned().collect()
 }
 
 /// The storage of this name, where it is one of these.

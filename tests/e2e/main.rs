@@ -34,6 +34,7 @@ mod damage;
 mod databases;
 mod disk;
 mod docs;
+mod fanout;
 mod filters;
 mod drill;
 mod drill_doubts;
