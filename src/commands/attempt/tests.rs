@@ -442,7 +442,8 @@ fn whatever_goes_wrong_a_backup_is_whole_or_has_failed() {
                 assert_eq!(is_listed_as_whole(&storages[1]), done("second"), "{what}");
                 let is_met = storages[0].met() > 0;
                 assert_eq!(done("first"), !is_met, "{what}");
-                assert_eq!(done("second"), !(is_met && fault == Fault::Hang), "{what}");
+                // What ends the hang ends the other as well, where it has not committed by then.
+                assert!(done("second") || is_met && fault == Fault::Hang, "{what}");
                 if !is_met {
                     break;
                 }
