@@ -10,7 +10,7 @@ pub mod planted;
 pub mod proxy;
 mod proxy_http;
 pub mod s3;
-mod s3_request;
+pub mod s3_request;
 pub mod strace;
 pub mod tool;
 mod tests;
