@@ -24,7 +24,8 @@ const UNTESTED: [&str; 6] = [
     // `buckets.rs` has another server in its place.
     "docker run -d --name rustfs --restart unless-stopped -p 127.0.0.1:9000:9000 -v rustfs-data:/data \
      --env-file /etc/db-backup/rustfs.env rustfs/rustfs:latest /data\n",
-    // These programs are not everywhere. Run by hand, those for a bucket on Ceph 16.2 (aws 1.45, rclone 1.60).
+    // These programs are not everywhere. Run by hand, those for a bucket on Ceph 16.2 (aws 1.45, rclone 1.60), without the
+    // region, which is Amazon's.
     "aws s3 cp --recursive --endpoint-url http://127.0.0.1:9000 s3://shop-backups/web1/20261122_030000Z/ .\n\
      rclone copy --s3-provider Other --s3-env-auth --s3-endpoint http://127.0.0.1:9000 \
      :s3:shop-backups/web1/20261122_030000Z/ .\n",
@@ -152,6 +153,12 @@ fn every_configuration_is_valid_where_its_variables_are_set() {
             assert!(around.contains(&format!("`{variable}`")), "{place}: the text does not say that {variable} is to be set");
             let value = if variable.ends_with("URL") { "postgresql://u:p@db.example.org/d" } else { "change-me" };
             test = test.env(&variable, value);
+        }
+        // The files that the text has made before.
+        let values = config.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for name in values.flat_map(|line| line.split("{ file: ").skip(1)).filter_map(|rest| Some(rest.split_once(" }")?.0)) {
+            assert!(name.starts_with('/') || around.contains(&format!(">{name}\n")), "{place}: the text does not make {name}");
+            test.write(name, "change-me");
         }
         let ran = test.file("backup.yml", &config).run(["validate"]);
         assert_eq!(ran.code, Some(0), "{place}:\n{}{}", ran.stdout, ran.stderr);
