@@ -23,17 +23,65 @@ pub(super) enum What {
     /// What an object is, without its bytes.
     Head,
     /// The bytes from `first` to `last`, both of them with it.
-    Get { first: u64, last: u64 },
+    Get {
+        first: u64,
+        last: u64,
+    },
     Put,
     Initiate,
-    UploadPart { number: u32, upload: String },
-    Complete { upload: String, parts: Vec<(u32, String)> },
-    Abort { upload: String },
-    ListParts { upload: String, after: Option<u32> },
-    ListUploads { prefix: String, key: Option<String>, upload: Option<String> },
-    List { prefix: String, token: Option<String>, after: Option<String>, most: usize, encoded: bool },
+    UploadPart {
+        number: u32,
+        upload: String,
+    },
+    Complete {
+        upload: String,
+        parts: Vec<(u32, String)>,
+    },
+    Abort {
+        upload: String,
+    },
+    ListParts {
+        upload: String,
+        after: Option<u32>,
+    },
+    ListUploads {
+        prefix: String,
+        key: Option<String>,
+        upload: Option<String>,
+    },
+    List {
+        prefix: String,
+        token: Option<String>,
+        after: Option<String>,
+        most: usize,
+        encoded: bool,
+    },
     DeleteOne,
     Delete(Vec<String>),
+}
+
+/// What tells an answer from that of any web server.
+pub(super) enum Expected {
+    /// The name of the XML's root.
+    Root(&'static str),
+    /// An `ETag` header.
+    ETag,
+    Anything,
+}
+
+impl What {
+    pub(super) fn answer(&self) -> Expected {
+        match self {
+            Self::Head | Self::Put | Self::UploadPart { .. } => Expected::ETag,
+            Self::Initiate => Expected::Root("InitiateMultipartUploadResult"),
+            Self::Complete { .. } => Expected::Root("CompleteMultipartUploadResult"),
+            Self::ListParts { .. } => Expected::Root("ListPartsResult"),
+            Self::ListUploads { .. } => Expected::Root("ListMultipartUploadsResult"),
+            Self::List { .. } => Expected::Root("ListBucketResult"),
+            Self::Delete(_) => Expected::Root("DeleteResult"),
+            Self::Get { .. } | Self::Abort { .. } | Self::DeleteOne => Expected::Anything,
+        }
+    }
 }
 
 impl Call {

@@ -17,7 +17,8 @@ use s3::command::HttpMethod;
 use s3::request::Request as _;
 use s3::request::tokio_backend::ReqwestRequest;
 
-use super::call::{Call, What};
+use super::answers;
+use super::call::{Call, Expected, What};
 use super::credentials::Signing;
 use super::failure::{self, Failure, Place};
 use crate::error::{Error, Kind};
@@ -163,6 +164,15 @@ impl Client {
             let what = call.describe(&self.place.bucket);
             return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &answer.body));
         }
+        let is_fit = match call.what.answer() {
+            Expected::Root(root) => answers::is(&answer.body, root),
+            Expected::ETag => answer.header("etag").is_some(),
+            Expected::Anything => true,
+        };
+        if !is_fit {
+            let what = call.describe(&self.place.bucket);
+            return Err(failure::of_nonsense(&what, &self.place, "its answer is none that an S3 service gives to that"));
+        }
         Ok(answer)
     }
 
@@ -216,7 +226,8 @@ impl Client {
     /// Makes and signs it.
     async fn request(&self, call: &Call, progress: &Arc<Progress>) -> Result<(reqwest::Request, Option<String>), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("can't make a request: {error}"));
-        let mut bucket = self.signing.bucket().await?.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
+        let mut bucket =
+            self.signing.bucket().await?.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
         let query = call.query();
         if !query.is_empty() {
             let query = query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
