@@ -1,6 +1,7 @@
 //! The contract of storages over real ones, and a table of it: `cargo test --test e2e s3_contract:: -- --nocapture`.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 
 use db_backup_tools::storage::Storage;
 use db_backup_tools::storage::conformance::outcomes;
@@ -8,7 +9,7 @@ use db_backup_tools::storage::local::Local;
 use db_backup_tools::storage::memory::Memory;
 use db_backup_tools::storage::s3::S3;
 
-use crate::support::{Ceph, S3Bucket, S3sFs};
+use crate::support::{Ceph, S3Bucket, S3sFs, Server};
 
 /// Bytes of memory for one upload's buffers.
 const BUDGET: u64 = 64 << 20;
@@ -58,7 +59,7 @@ fn table(columns: &[Column]) -> String {
     let mut lines = vec![format!("{:width$}", "CHECK")];
     lines.extend(names.iter().map(|name| format!("{name:width$}")));
     for (name, outcomes) in columns {
-        lines[0] += &format!("  {name:>12}");
+        write!(lines[0], "  {name:>12}").unwrap();
         for (row, line) in lines[1..].iter_mut().enumerate() {
             let cell = match outcomes.as_ref().map(|outcomes| &outcomes[row].1) {
                 None => "not here",
@@ -66,7 +67,7 @@ fn table(columns: &[Column]) -> String {
                 Some(Some(error)) if is_excused(name, names[row], error) => "not kept",
                 Some(Some(_)) => "BROKEN",
             };
-            *line += &format!("  {cell:>12}");
+            write!(line, "  {cell:>12}").unwrap();
         }
     }
     lines.push(WHY.to_owned());
@@ -80,8 +81,8 @@ fn every_storage_keeps_the_contract() {
         let threads = [
             scope.spawn(|| column("memory", |_| Box::new(Memory::new()))),
             scope.spawn(|| column("local", |number| Box::new(Local::new(place.path().join(number.to_string()), None)))),
-            scope.spawn(|| on_bucket("S3 on s3s-fs", S3sFs::shared().map(|server| server.bucket()))),
-            scope.spawn(|| on_bucket("S3 on Ceph", Ceph::shared().map(|server| server.bucket()))),
+            scope.spawn(|| on_bucket("S3 on s3s-fs", S3sFs::shared().map(Server::bucket))),
+            scope.spawn(|| on_bucket("S3 on Ceph", Ceph::shared().map(Server::bucket))),
         ];
         threads.map(|thread| thread.join().unwrap())
     });
