@@ -95,8 +95,7 @@ pub(super) fn parse<T: for<'a> Deserialize<'a>>(body: &[u8], root: &str) -> Resu
     let text = std::str::from_utf8(body).map_err(|_| "its answer is no text".to_owned())?;
     // An empty page reads like any other element: a login page's HTML must not pass for an empty bucket.
     let begins = |text: &str| text.trim_start().strip_prefix('<').is_some_and(|rest| rest.starts_with(root));
-    let after_declaration =
-        text.trim_start().strip_prefix("<?").and_then(|rest| rest.split_once("?>")).map_or(text, |(_, rest)| rest);
+    let after_declaration = text.trim_start().strip_prefix("<?").and_then(|rest| rest.split_once("?>")).map_or(text, |(_, rest)| rest);
     if !begins(after_declaration) {
         return Err(format!("its answer is no {root}"));
     }

@@ -23,39 +23,15 @@ pub(super) enum What {
     /// What an object is, without its bytes.
     Head,
     /// The bytes from `first` to `last`, both of them with it.
-    Get {
-        first: u64,
-        last: u64,
-    },
+    Get { first: u64, last: u64 },
     Put,
     Initiate,
-    UploadPart {
-        number: u32,
-        upload: String,
-    },
-    Complete {
-        upload: String,
-        parts: Vec<(u32, String)>,
-    },
-    Abort {
-        upload: String,
-    },
-    ListParts {
-        upload: String,
-        after: Option<u32>,
-    },
-    ListUploads {
-        prefix: String,
-        key: Option<String>,
-        upload: Option<String>,
-    },
-    List {
-        prefix: String,
-        token: Option<String>,
-        after: Option<String>,
-        most: usize,
-        encoded: bool,
-    },
+    UploadPart { number: u32, upload: String },
+    Complete { upload: String, parts: Vec<(u32, String)> },
+    Abort { upload: String },
+    ListParts { upload: String, after: Option<u32> },
+    ListUploads { prefix: String, key: Option<String>, upload: Option<String> },
+    List { prefix: String, token: Option<String>, after: Option<String>, most: usize, encoded: bool },
     DeleteOne,
     Delete(Vec<String>),
 }

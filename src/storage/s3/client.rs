@@ -216,8 +216,7 @@ impl Client {
     /// Makes and signs it.
     async fn request(&self, call: &Call, progress: &Arc<Progress>) -> Result<(reqwest::Request, Option<String>), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("can't make a request: {error}"));
-        let mut bucket =
-            self.signing.bucket().await?.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
+        let mut bucket = self.signing.bucket().await?.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
         let query = call.query();
         if !query.is_empty() {
             let query = query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -163,11 +163,7 @@ impl Service {
         let answer = match self.client.ask(&call).await {
             Ok(answer) => Some(answer),
             Err(failure) => {
-                let failure = if failure.status == Some(412) {
-                    Failure { maybe_done: failure.maybe_done, ..exists(object) }
-                } else {
-                    failure
-                };
+                let failure = if failure.status == Some(412) { Failure { maybe_done: failure.maybe_done, ..exists(object) } } else { failure };
                 self.settle(object, &nonce, length, failure).await?;
                 None
             }
@@ -252,8 +248,7 @@ fn written_with(settings: &S3Settings) -> Result<HeaderMap> {
         None => {}
     }
     if !settings.tags.is_empty() {
-        let pairs =
-            settings.tags.iter().map(|(name, value)| [name, value].map(|text| s3::signing::uri_encode(text, true)).join("="));
+        let pairs = settings.tags.iter().map(|(name, value)| [name, value].map(|text| s3::signing::uri_encode(text, true)).join("="));
         put("x-amz-tagging", &pairs.collect::<Vec<_>>().join("&"))?;
     }
     Ok(headers)

@@ -90,11 +90,8 @@ impl S3Upload {
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
         let number = multipart.number;
         if number > max {
-            return Err(Error::new(
-                Kind::StorageDenied,
-                format!("{object} needs more than {max} parts, the most that are allowed"),
-            )
-            .hint("raise `part_size:` or `max_parts:` of the storage"));
+            return Err(Error::new(Kind::StorageDenied, format!("{object} needs more than {max} parts, the most that are allowed"))
+                .hint("raise `part_size:` or `max_parts:` of the storage"));
         }
         while multipart.under_way.len() >= self.plan.in_flight {
             multipart.wait_for_one(cancel)?;
@@ -120,14 +117,11 @@ impl S3Upload {
     }
 
     fn begin(&mut self) -> Result<Multipart> {
-        let (service, call) =
-            (self.service.clone(), Call::new(What::Initiate, &self.object).headers(self.service.headers_for(&self.nonce)));
+        let (service, call) = (self.service.clone(), Call::new(What::Initiate, &self.object).headers(self.service.headers_for(&self.nonce)));
         let begun = block(&self.cx.cancel, async move {
             let answer = service.client.ask(&call).await?;
             answers::parse::<Begun>(&answer.body, "InitiateMultipartUploadResult")
-                .map_err(|cause| {
-                    failure::of_nonsense(&call.describe(&service.client.place.bucket), &service.client.place, &cause)
-                })
+                .map_err(|cause| failure::of_nonsense(&call.describe(&service.client.place.bucket), &service.client.place, &cause))
                 .map(|begun| (begun, answer.again))
         });
         // Until it is known that none is: a call that was given up may have been heard.
