@@ -210,6 +210,8 @@ or an age like 3d (the newest at least that old).
 
 STATE is whole, damaged, incomplete or unknown; PROVEN how long ago a drill or --verify held.
 
+A storage that lacks the newest whole backup which a sibling holds is a warning: exit 3.
+
 Examples:
   db-backup-tools list shop --limit 0
   db-backup-tools list shop --tables             # rows and bytes of each table

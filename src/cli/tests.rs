@@ -192,6 +192,8 @@ fn help_of_list() {
 
     STATE is whole, damaged, incomplete or unknown; PROVEN how long ago a drill or --verify held.
 
+    A storage that lacks the newest whole backup which a sibling holds is a warning: exit 3.
+
     Examples:
       db-backup-tools list shop --limit 0
       db-backup-tools list shop --tables             # rows and bytes of each table

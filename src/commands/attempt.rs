@@ -64,6 +64,8 @@ impl io::Write for Fanout<'_> {
         for lane in &mut self.lanes {
             if let Some(Err(error)) = lane.upload.as_mut().map(|upload| upload.write(bytes)) {
                 lane.fail(error);
+                // Where the time ran out in this one, or a signal came, the others are not to blame.
+                self.source.check()?;
             }
         }
         if self.lanes.iter().any(|lane| lane.upload.is_some()) {
@@ -78,7 +80,26 @@ impl io::Write for Fanout<'_> {
     }
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    /// One whose storage is ready for an upload, or has failed already.
+    fn prepared(store: &'a Store<'a>, cx: &Context) -> Self {
+        let mut lane = Self { store, upload: None, error: None };
+        if let Err(error) = store.storage.prepare(cx) {
+            lane.fail(error);
+        }
+        lane
+    }
+
+    fn open(&mut self, key: &Key, size_hint: Option<u64>, cx: &Context) {
+        if self.error.is_some() {
+            return;
+        }
+        match self.store.storage.upload(key, size_hint, cx) {
+            Ok(upload) => self.upload = Some(upload),
+            Err(error) => self.fail(error),
+        }
+    }
+
     fn fail(&mut self, error: Error) {
         self.upload = None;
         self.error = Some(error.storage(self.store.name()).step("upload"));
@@ -90,13 +111,9 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
     let stem = Stem { unit: job.unit.escaped(), id };
     let artifact = ObjectName { host: job.config.host.escaped(), stem, role: Role::Artifact(extension(job)) };
     let started = RunId::starting(cx.clock.now()).time();
-    let lanes = stores.iter().map(|store| open_lane(store, &artifact.key(), cx)).collect();
+    let lanes = stores.iter().map(|store| Lane::prepared(store, cx)).collect();
     let mut fanout = Fanout { lanes, source: cx.cancel.child(None)? };
-    if fanout.lanes.iter().all(|lane| lane.upload.is_none()) {
-        cx.cancel.check()?;
-        return Ok(fanout.into_attempt(id));
-    }
-    let (passed, info) = match pass(job, id, &mut fanout, cx) {
+    let (passed, info) = match pass(job, &artifact, &mut fanout, cx) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(fanout.into_attempt(id)),
         Err(error) => {
@@ -106,9 +123,8 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
     };
     let files = Files::of(job, artifact, started, &passed, &info, cx)?;
     let mut attempt = Attempt { id, committed: Vec::new(), failed: Vec::new(), passed: None, warnings: info.warnings };
-    for lane in fanout.lanes {
-        let name = lane.store.name().to_owned();
-        match commit(lane, &files, &passed.artifact, cx) {
+    for (name, outcome) in commit_all(fanout.lanes, &files, &passed.artifact, cx) {
+        match outcome {
             Ok(()) => attempt.committed.push(name),
             Err(error) => attempt.failed.push(error),
         }
@@ -117,16 +133,16 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
     Ok(attempt)
 }
 
-fn open_lane<'a>(store: &'a Store<'a>, key: &Key, cx: &Context) -> Lane<'a> {
-    let mut lane = Lane { store, upload: None, error: None };
-    match store.storage.prepare(cx).and_then(|()| store.storage.upload(key, None, cx)) {
-        Ok(upload) => lane.upload = Some(upload),
-        Err(error) => lane.fail(error),
-    }
-    lane
-}
-
 impl Fanout<'_> {
+    /// Whether every storage has dropped out. A signal or the timeout is nothing that they did, and an error.
+    fn is_abandoned(&self, cx: &Context) -> Result<bool> {
+        let none_left = self.lanes.iter().all(|lane| lane.error.is_some());
+        if none_left {
+            cx.cancel.check().map_err(|error| error.step("dump"))?;
+        }
+        Ok(none_left)
+    }
+
     fn into_attempt(self, id: Id) -> Attempt {
         let failed = self.lanes.into_iter().filter_map(|lane| lane.error).collect();
         Attempt { id, committed: Vec::new(), failed, passed: None, warnings: Vec::new() }
@@ -140,18 +156,23 @@ impl Fanout<'_> {
     }
 }
 
-/// The one pass of the source; none when every storage dropped out of it.
-fn pass(job: &Job<'_>, id: Id, fanout: &mut Fanout<'_>, cx: &Context) -> Result<Option<(Passed, CaptureInfo)>> {
-    let mut capture = job.source.capture(job.unit, id, &cx.with_cancel(fanout.source.clone()))?;
+/// The one pass of the source; none when every storage dropped out of it. The source begins before the uploads
+/// do, as it knows how much is to be expected, and after all storages had to be ready.
+fn pass(job: &Job<'_>, artifact: &ObjectName, fanout: &mut Fanout<'_>, cx: &Context) -> Result<Option<(Passed, CaptureInfo)>> {
+    if fanout.is_abandoned(cx)? {
+        return Ok(None);
+    }
+    let mut capture = job.source.capture(job.unit, artifact.stem.id, &cx.with_cancel(fanout.source.clone()))?;
+    let (key, size_hint) = (artifact.key(), capture.estimated_bytes());
+    fanout.lanes.iter_mut().for_each(|lane| lane.open(&key, size_hint, cx));
+    if fanout.is_abandoned(cx)? {
+        return Ok(None);
+    }
     let progress = |bytes| cx.observer.event(Event::UnitProgress { unit: job.unit.clone(), bytes });
     let packed = pipeline::pack(&mut capture, job.target.compression, job.pool, fanout, &progress);
     let passed = match packed {
         Ok(passed) => passed,
-        Err(_) if fanout.lanes.iter().all(|lane| lane.error.is_some()) => {
-            // A signal or the timeout is nothing that the storages did.
-            cx.cancel.check().map_err(|error| error.step("dump"))?;
-            return Ok(None);
-        }
+        Err(_) if fanout.is_abandoned(cx)? => return Ok(None),
         Err(error) => return Err(error.step("dump")),
     };
     let info = capture.finish().map_err(|error| error.step("dump"))?;
@@ -207,6 +228,28 @@ impl Files {
     }
 }
 
+/// Commits every storage's upload, all at once: none waits for a slow sibling, nor hangs with one. In the lanes' order.
+fn commit_all(mut lanes: Vec<Lane<'_>>, files: &Files, artifact: &Digested, cx: &Context) -> Vec<(String, Result<()>)> {
+    let Some(last) = lanes.pop() else { return Vec::new() };
+    // A log line of a thread goes where this one's do.
+    let log = &tracing::dispatcher::get_default(Clone::clone);
+    std::thread::scope(|scope| {
+        let mut begun = Vec::new();
+        for lane in lanes {
+            let name = lane.store.name().to_owned();
+            let commit_it = || commit(lane, files, artifact, cx);
+            begun.push((name, scope.spawn(move || tracing::dispatcher::with_default(log, commit_it))));
+        }
+        let of_last = (last.store.name().to_owned(), commit(last, files, artifact, cx));
+        let ended = begun.into_iter().map(|(name, thread)| {
+            let panicked = |_| Err(Error::new(Kind::Internal, "its commit panicked").storage(&name).step("commit"));
+            let outcome = thread.join().unwrap_or_else(panicked);
+            (name, outcome)
+        });
+        ended.chain([of_last]).collect()
+    })
+}
+
 /// Commits one storage's upload, its side objects and its manifest, in this order.
 fn commit(lane: Lane<'_>, files: &Files, artifact: &Digested, cx: &Context) -> Result<()> {
     let upload = match (lane.upload, lane.error) {
@@ -256,8 +299,22 @@ fn commit_objects(
 }
 
 /// Gives back the space of a backup that did not get its manifest, or that failed the last look. An
-/// object that can't be removed keeps those behind it: never a manifest without its artifact.
+/// object that can't be removed keeps those behind it: never a manifest without its artifact. Where nothing is ever
+/// deleted, all of it stays.
 fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
+    if made.is_empty() {
+        return;
+    }
+    if !store.config.prune {
+        let shown = if made.iter().any(is_manifest) {
+            "its manifest may be there: `list --verify` tells whether it is whole"
+        } else {
+            "`list --all` shows it as incomplete"
+        };
+        let text = format!("what is left of the failed upload stays, as the storage has prune: false; {shown}");
+        cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
+        return;
+    }
     let Ok(cancel) = Cancel::for_clean_up() else { return };
     let cx = cx.with_cancel(cancel);
     let removed = made.iter().try_for_each(|key| store.storage.delete(std::slice::from_ref(key), &cx).into_iter().collect());
@@ -265,6 +322,10 @@ fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
         let text = format!("what is left of the failed upload could not be removed, prune will: {error}");
         cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
     }
+}
+
+fn is_manifest(key: &Key) -> bool {
+    ObjectName::parse(key).is_some_and(|name| name.role == Role::Manifest)
 }
 
 fn check_size(key: &Key, seen: Option<&ObjectMeta>, expected: u64) -> Result<()> {
@@ -307,4 +368,4 @@ fn extension(job: &Job<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::commands::attempt::{self, Attempt, Job};
-use crate::commands::stores::{Store, source_of};
+use crate::commands::stores::{self, Store, remarks_on_size, source_of};
 use crate::commands::{Found, is_interrupted, notice, prune, readable};
-use crate::config::model::Config;
+use crate::config::model::{Config, Policy, Target};
 use crate::error::{Error, Result};
 use crate::host::Context;
 use crate::host::{files, lock};
@@ -50,6 +50,9 @@ struct Work<'a> {
     options: &'a Options,
     run: RunId,
     pool: Pool,
+    /// Those of the plan, opened once and shared by all units.
+    stores: Vec<Store<'a>>,
+    source_of: fn(&Target) -> Box<dyn Source>,
     cx: &'a Context,
 }
 
@@ -64,7 +67,15 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
 fn backup(config: &Config, options: &Options, cx: &Context) -> Result<Found> {
     // NAMEs that can't be right end it before a server is asked.
     let to_ask = plan::to_ask(config, &options.patterns, &options.storages)?;
-    let work = Work { config, options, run: RunId::starting(cx.clock.now()), pool: Pool::for_this_machine()?, cx };
+    let mut work = Work {
+        config,
+        options,
+        run: RunId::starting(cx.clock.now()),
+        pool: Pool::for_this_machine()?,
+        stores: Vec::new(),
+        source_of,
+        cx,
+    };
     let asked = work.ask(&to_ask);
     let plan = match plan::backup(config, &options.patterns, &options.storages, &asked.answers) {
         Ok(plan) => plan,
@@ -75,12 +86,24 @@ fn backup(config: &Config, options: &Options, cx: &Context) -> Result<Found> {
             return Ok(Found { items: Items::Backups(asked.items), problems });
         }
     };
+    work.stores = stores_of(&plan, config);
     let mut problems = left_out(&plan, options);
     problems.extend(asked.problems);
     let (done, found) = work.all(&plan.units);
     problems.extend(found);
     let items = asked.items.into_iter().chain(done).collect();
     Ok(Found { items: Items::Backups(items), problems })
+}
+
+/// Every storage that a unit of the plan goes to, opened.
+fn stores_of<'c>(plan: &Plan<'c>, whole: &Config) -> Vec<Store<'c>> {
+    let mut stores: Vec<Store<'c>> = Vec::new();
+    for config in plan.units.iter().flat_map(|unit| &unit.storages) {
+        if stores::named(&stores, &config.name).is_none() {
+            stores.push(Store::open(config, whole));
+        }
+    }
+    stores
 }
 
 /// Notices of targets that a NAME meets, and that are not backed up.
@@ -148,12 +171,14 @@ impl Work<'_> {
     fn plan_unit(&self, unit: &PlannedUnit<'_>) -> Done {
         let mut item = self.item(&unit.unit);
         item.storages = unit.storages.iter().map(|storage| storage.name.clone()).collect();
-        let looked = source_of(unit.target).probe(&unit.unit, self.cx).and_then(readable);
+        let looked = (self.source_of)(unit.target).probe(&unit.unit, self.cx).and_then(readable);
         match looked {
             Ok(probe) => {
                 item.status = UnitStatus::Planned;
                 let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
-                item.detail = Some(format!("{}{}", probe.way, size.unwrap_or_default()));
+                let mut details = vec![format!("{}{}", probe.way, size.unwrap_or_default())];
+                details.extend(remarks_on_size(unit.storages.iter().copied(), probe.estimated_bytes));
+                item.detail = Some(details.join("; "));
                 let notices = probe.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())).collect();
                 item.warnings = probe.warnings;
                 (item, notices)
@@ -183,7 +208,8 @@ impl Work<'_> {
 
     fn locked(&self, unit: &PlannedUnit<'_>, item: &mut BackupItem, problems: &mut Vec<Problem>) -> Result<()> {
         let _lock = lock::take(&self.config.state_dir, &unit.unit, self.options.wait, self.cx)?;
-        let stores: Vec<Store<'_>> = unit.storages.iter().map(|storage| Store::open(storage)).collect();
+        let stores: Vec<&Store<'_>> =
+            unit.storages.iter().filter_map(|storage| stores::named(&self.stores, &storage.name)).collect();
         let failed = self.attempts(unit, &stores, item);
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
@@ -198,7 +224,12 @@ impl Work<'_> {
             if self.options.no_prune || is_interrupted(self.cx) {
                 break;
             }
-            let (pruned, found) = self.prune(unit, store);
+            let policy = unit.target.policy_in(store.config);
+            // Where nothing can go, nothing is asked: to list may not be allowed there, and costs.
+            if policy.is_empty() || !store.config.prune {
+                continue;
+            }
+            let (pruned, found) = self.prune(unit, store, policy);
             item.pruned.extend(pruned);
             problems.extend(found);
         }
@@ -206,10 +237,10 @@ impl Work<'_> {
     }
 
     /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
-    fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[Store<'_>], item: &mut BackupItem) -> Vec<Error> {
-        let source = source_of(unit.target);
+    fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[&Store<'_>], item: &mut BackupItem) -> Vec<Error> {
+        let source = (self.source_of)(unit.target);
         let job = self.job(unit, source.as_ref());
-        let mut missing: Vec<&Store<'_>> = stores.iter().collect();
+        let mut missing = stores.to_vec();
         let mut failed = Vec::new();
         item.run = match self.run_of(&unit.unit, stores) {
             Ok(run) => run,
@@ -262,7 +293,7 @@ impl Work<'_> {
 
     /// This run, or one of a later second where the unit has a backup of this second already: which of
     /// two of one second is the newer, their ids can't tell.
-    fn run_of(&self, unit: &UnitName, stores: &[Store<'_>]) -> Result<RunId> {
+    fn run_of(&self, unit: &UnitName, stores: &[&Store<'_>]) -> Result<RunId> {
         let mut run = self.run;
         while stores.iter().any(|store| self.has_run(store, unit, run)) {
             let next = run.time() + chrono::Duration::seconds(1);
@@ -292,8 +323,7 @@ impl Work<'_> {
         attempt::run(job, missing, id, &cx)
     }
 
-    fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>) -> (Vec<PruneItem>, Vec<Problem>) {
-        let policy = unit.target.policy_in(store.config);
+    fn prune(&self, unit: &PlannedUnit<'_>, store: &Store<'_>, policy: &Policy) -> (Vec<PruneItem>, Vec<Problem>) {
         let (items, problems) = prune::unit_in(store, self.config, &unit.unit, policy, false, self.cx);
         (items.into_iter().filter(|item| item.decision == PruneDecision::Delete).collect(), problems)
     }
@@ -342,3 +372,6 @@ fn summary(item: &BackupItem, took: Duration) -> String {
         show_duration(took)
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,8 @@ pub struct Options {
 struct Work<'a> {
     config: &'a Config,
     options: &'a Options,
+    /// All that may be asked.
+    stores: Vec<Store<'a>>,
     cx: &'a Context,
 }
 
@@ -65,11 +67,13 @@ struct Tried {
 /// Drills what is selected. One after the other, as the time that a restore takes is a result: others beside
 /// it would stretch it.
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
-    let selected = match select::subjects(config, options, cx) {
+    let opened = stores::open_named(config, options.from.as_slice());
+    let selected = opened.and_then(|stores| Ok((select::subjects(config, options, &stores, cx)?, stores)));
+    let (selected, stores) = match selected {
         Ok(selected) => selected,
         Err(error) => return Found::failure(Items::Drills(Vec::new()), &error),
     };
-    let work = Work { config, options, cx };
+    let work = Work { config, options, stores, cx };
     let (mut items, mut problems) = (Vec::new(), selected.notices);
     if selected.subjects.is_empty() {
         // What a monitor takes for a drill that passed must be one.
@@ -116,7 +120,7 @@ impl Work<'_> {
         })?;
         let cx = self.cx.with_cancel(self.cx.cancel.child(target.timeout)?);
         let storages = options.from.clone().map_or_else(|| target.storages.clone(), |from| vec![from]);
-        let stores = stores::open_named(config, &storages)?;
+        let stores = stores::among(&self.stores, &storages);
         let wanted =
             Wanted { name: unit.as_str(), at: &options.at, from: options.from.as_deref(), host: options.host.as_deref() };
         let choice = choose::choose_for_drill(config, &stores, unit, &wanted, &cx).map_err(|error| subject.explained(error))?;

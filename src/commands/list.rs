@@ -1,6 +1,7 @@
 //! `list`: what the storages hold, one row a backup, newest last; with `--verify` every byte is read
 //! again, with `--max-age` and `--stats` it answers a monitor's and an operator's question.
 
+mod behind;
 mod proofs;
 mod reread;
 mod tables;
@@ -66,6 +67,8 @@ struct Listing<'a> {
     stores: Vec<Store<'a>>,
     host: HostName,
     cx: &'a Context,
+    /// The storages that could be listed.
+    listed: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -82,7 +85,7 @@ pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
         Ok(opened) => opened,
         Err(error) => return Found::failure(nothing(), &error),
     };
-    let mut listing = Listing { config, options, stores, host, cx, problems: Vec::new() };
+    let mut listing = Listing { config, options, stores, host, cx, listed: Vec::new(), problems: Vec::new() };
     match listing.run() {
         Ok(items) => Found { items, problems: listing.problems },
         Err(error) => {
@@ -116,6 +119,9 @@ impl Listing<'_> {
         if self.options.at.is_some() && rows.is_empty() {
             let none = || Error::new(Kind::NotFound, "there is no backup").hint("`list` without --at shows what there is");
             return Err(lost.unwrap_or_else(none));
+        }
+        for unit in expected.iter().filter(|unit| names.matches_unit(unit)) {
+            self.judge_copies(unit, units.get(unit).map_or(&[], Vec::as_slice))?;
         }
         self.judge_ages(&names, &expected, &rows);
         self.judge_proofs(&names, &expected, &rows);
@@ -158,6 +164,7 @@ impl Listing<'_> {
             }
             self.cx.cancel.check()?;
         }
+        self.listed = listings.iter().map(|(name, _)| name.clone()).collect();
         let backups = backups::merge(listings);
         if backups.is_empty() && self.options.host.is_none() {
             self.tell_other_hosts();

@@ -2,32 +2,36 @@
 //! and nowhere else in the commands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::catalog::backups::Backup;
 use crate::catalog::{self, Entry, Seen, Survey};
-use crate::config::model::{Config, StorageConfig, StorageKind, Target, TargetKind};
+use crate::config::model::{Config, S3Settings, StorageConfig, StorageKind, Target, TargetKind};
 use crate::error::Result;
 use crate::host::Context;
 use crate::names::{Escaped, UnitName};
 use crate::plan;
+use crate::quantity::show_bytes;
 use crate::source::Source;
 use crate::source::postgres::Postgres;
 use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::storage::s3::S3;
+use crate::storage::s3::sizing::{PROGRAM_MEMORY, Parts};
 
-/// A storage of the configuration, opened.
+/// A storage of the configuration, opened. Clones share it, with what it knows and the connections that it holds.
+#[derive(Clone)]
 pub(super) struct Store<'a> {
     pub config: &'a StorageConfig,
-    pub storage: Box<dyn Storage>,
+    pub storage: Arc<dyn Storage>,
 }
 
 impl<'a> Store<'a> {
-    /// Opens one; nothing is touched yet.
-    pub(super) fn open(config: &'a StorageConfig) -> Self {
-        let storage: Box<dyn Storage> = match &config.kind {
-            StorageKind::Local { path, mount } => Box::new(Local::new(path.clone(), mount.clone())),
-            StorageKind::S3(settings) => Box::new(S3::new(settings.as_ref().clone(), 88 << 20)),
+    /// Opens one of the configuration; nothing is touched yet.
+    pub(super) fn open(config: &'a StorageConfig, whole: &Config) -> Self {
+        let storage: Arc<dyn Storage> = match &config.kind {
+            StorageKind::Local { path, mount } => Arc::new(Local::new(path.clone(), mount.clone())),
+            StorageKind::S3(settings) => Arc::new(S3::new(settings.as_ref().clone(), budget(whole, settings))),
         };
         Self { config, storage }
     }
@@ -50,7 +54,42 @@ impl<'a> Store<'a> {
 
 /// Opens the storages of these names, all of the configuration when none is named.
 pub(super) fn open_named<'a>(config: &'a Config, names: &[String]) -> Result<Vec<Store<'a>>> {
-    Ok(plan::storages(config, names)?.into_iter().map(Store::open).collect())
+    Ok(plan::storages(config, names)?.into_iter().map(|storage| Store::open(storage, config)).collect())
+}
+
+/// The bytes that the buffers of one upload to an S3 storage may take. What the file's `memory` leaves besides the program
+/// is shared by all such storages and all units at work; a storage's own is shared by the units alone.
+fn budget(config: &Config, storage: &S3Settings) -> u64 {
+    let storages = config.storages.iter().filter(|storage| matches!(storage.kind, StorageKind::S3(_))).count();
+    let (memory, storages) = storage.memory.map_or((config.memory, storages), |own| (own, 1));
+    let uploads = u64::from(config.parallel.get()) * u64::try_from(storages.max(1)).unwrap_or(u64::MAX);
+    memory.saturating_sub(PROGRAM_MEMORY) / uploads
+}
+
+/// What an upload of about this size takes more of than a storage's settings say, a line for each storage of which that is so.
+pub(super) fn remarks_on_size<'c>(
+    storages: impl IntoIterator<Item = &'c StorageConfig>,
+    estimated_bytes: Option<u64>,
+) -> Vec<String> {
+    storages.into_iter().filter_map(|storage| remark_on_size(storage, estimated_bytes?)).collect()
+}
+
+fn remark_on_size(storage: &StorageConfig, bytes: u64) -> Option<String> {
+    let StorageKind::S3(settings) = &storage.kind else { return None };
+    let parts = Parts::plan(settings.part_size, settings.max_parts, Some(bytes));
+    if parts.capacity() < bytes {
+        let most = show_bytes(parts.capacity());
+        return Some(format!("storage {}: takes at most {most} of one backup", storage.name));
+    }
+    (parts.base() > settings.part_size).then(|| {
+        let (size, memory) = (show_bytes(parts.base()), show_bytes(parts.memory_needed()));
+        format!("storage {}: parts of {size}, about {memory} of memory", storage.name)
+    })
+}
+
+/// Those of these names, in the order in which they were opened.
+pub(super) fn among<'a>(stores: &[Store<'a>], names: &[String]) -> Vec<Store<'a>> {
+    stores.iter().filter(|store| names.contains(&store.config.name)).cloned().collect()
 }
 
 /// The storage of this name, where it is one of these.
@@ -108,4 +147,59 @@ impl UnitNames {
 /// A name as a person wrote it; one that was cut as it stands in files.
 pub(super) fn name_in_files(escaped: &Escaped) -> UnitName {
     UnitName::new(escaped.unescape().unwrap_or_else(|| escaped.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::read::{HostFacts, read};
+    use crate::host::Env;
+
+    const MIB: u64 = 1 << 20;
+
+    fn config(top: &str, storages: &str) -> Config {
+        let text = format!(
+            "version: 1\n{top}\nstorages: {{ {storages} }}\ntargets: [ {{ name: x, type: postgres, database: x, storages: [a] }} ]"
+        );
+        let facts = HostFacts { host_name: "web1".into(), is_root: true, home: None };
+        read(&text, Path::new("/c.yml"), &Env::default(), &facts).unwrap()
+    }
+
+    fn budgets(top: &str, storages: &str) -> Vec<u64> {
+        let config = config(top, storages);
+        let kinds = config.storages.iter().map(|storage| &storage.kind);
+        kinds
+            .filter_map(|kind| if let StorageKind::S3(settings) = kind { Some(budget(&config, settings) / MIB) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn memory_is_shared_by_all_uploads_at_once() {
+        let (a, b) = ("a: { type: s3, bucket: one }", "b: { type: s3, bucket: two }");
+        let local = "c: { type: local, path: /c }";
+        assert_eq!(budgets("", a), [88]);
+        assert_eq!(budgets("", &format!("{a}, {local}")), [88]);
+        assert_eq!(budgets("", &format!("{a}, {b}, {local}")), [44, 44]);
+        assert_eq!(budgets("memory: 1GiB\nparallel: 3", &format!("{a}, {b}")), [164, 164]);
+        let own = "b: { type: s3, bucket: two, memory: 72MiB }";
+        assert_eq!(budgets("parallel: 2", &format!("{a}, {own}")), [22, 16]);
+        assert_eq!(budgets("memory: 48MiB\nparallel: 64", a), [0]);
+    }
+
+    #[test]
+    fn what_a_size_takes_more_of_is_said() {
+        let config = config(
+            "",
+            "a: { type: s3, bucket: one }, few: { type: s3, bucket: two, max_parts: 1000 }, ten: { type: s3, bucket: ten, max_parts: 10 }, l: { type: local, path: /l }",
+        );
+        let remarks = |gib: u64| remarks_on_size(&config.storages, Some(gib << 30)).join("\n");
+        assert_eq!((remarks(0), remarks_on_size(&config.storages, None)), (String::new(), Vec::new()));
+        insta::assert_snapshot!(remarks(100), @r"
+        storage a: parts of 13.0 MiB, about 66.0 MiB of memory
+        storage few: parts of 121.0 MiB, about 282.0 MiB of memory
+        storage ten: takes at most 50.0 GiB of one backup
+        ");
+    }
 }

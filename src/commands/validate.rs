@@ -3,9 +3,9 @@
 
 use std::io::Read;
 
-use crate::commands::stores::{Store, source_of};
+use crate::commands::stores::{Store, remarks_on_size, source_of};
 use crate::commands::{Found, is_interrupted, readable};
-use crate::config::model::{Config, Target};
+use crate::config::model::{Config, StorageConfig, Target};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::{Cancel, Context, files};
 use crate::names::{Key, RunId, UnitName, hex, prefix_of_run};
@@ -33,12 +33,12 @@ pub fn run(config: &Config, connect: bool, cx: &Context) -> Found {
         };
         for storage in &config.storages {
             if !is_interrupted(cx) {
-                note(format!("storage {}", storage.name), storage_works(&Store::open(storage), config, cx));
+                note(format!("storage {}", storage.name), storage_works(&Store::open(storage, config), config, cx));
             }
         }
         for target in targets {
             if !is_interrupted(cx) {
-                for (subject, result) in target_works(target, cx) {
+                for (subject, result) in target_works(target, config, cx) {
                     note(subject, result);
                 }
             }
@@ -60,9 +60,10 @@ fn offline(config: &Config) -> CheckItem {
 type Looked = (String, Result<Vec<String>>);
 
 /// A target that is one unit, or one that is several with each of them: all are looked at, whatever one lacks.
-fn target_works(target: &Target, cx: &Context) -> Vec<Looked> {
+fn target_works(target: &Target, config: &Config, cx: &Context) -> Vec<Looked> {
     let source = source_of(target);
     let subject = format!("target {}", target.name);
+    let storages: Vec<&StorageConfig> = target.storages.iter().filter_map(|name| config.storage(name)).collect();
     let named = |error: Error| error.target(&target.name);
     let units = match source.units(cx) {
         Ok(units) => units,
@@ -71,28 +72,30 @@ fn target_works(target: &Target, cx: &Context) -> Vec<Looked> {
     if let [unit] = units.units.as_slice()
         && *unit == UnitName::of_target(&target.name)
     {
-        return vec![(subject, unit_works(source.as_ref(), unit, cx).map_err(named))];
+        return vec![(subject, unit_works(source.as_ref(), unit, &storages, cx).map_err(named))];
     }
     let mut details = vec![format!("{} units", units.units.len())];
     details.extend((!units.left_out.is_empty()).then(|| format!("left out: {}", units.left_out.join("; "))));
     let mut looked = vec![(subject, Ok(details))];
     for unit in units.units.iter().take_while(|_| !is_interrupted(cx)) {
-        let works = unit_works(source.as_ref(), unit, cx).map_err(|error| error.target(unit));
+        let works = unit_works(source.as_ref(), unit, &storages, cx).map_err(|error| error.target(unit));
         looked.push((format!("unit {unit}"), works));
     }
     looked
 }
 
 /// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
-fn unit_works(source: &dyn Source, unit: &UnitName, cx: &Context) -> Result<Vec<String>> {
+fn unit_works(source: &dyn Source, unit: &UnitName, storages: &[&StorageConfig], cx: &Context) -> Result<Vec<String>> {
     let probe = source.probe(unit, cx).and_then(readable)?;
     let mut details = vec![format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way)];
     details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
+    details.extend(remarks_on_size(storages.iter().copied(), probe.estimated_bytes));
     details.extend(probe.warnings);
     Ok(details)
 }
 
-/// Writes, reads, lists and deletes as a backup and its pruning do.
+/// Writes, reads, lists and deletes as a backup and its pruning do. Where nothing is ever deleted, nothing is made
+/// that would have to be.
 fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec<String>> {
     let storage = store.storage.as_ref();
     let tried = || -> Result<Vec<String>> {
@@ -102,19 +105,33 @@ fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec
         let key: Key = format!("{directory}probe-{}", hex(&files::random_bytes::<8>()?))
             .parse()
             .map_err(|error| Error::new(Kind::Internal, "can't name a probe").source(error))?;
-        let written = storage.put_new(&key, PROBE, cx).and_then(|_| read_back(storage, &key, cx));
-        // Deleted whatever came of it, a signal too; a storage that only grows needs no permission for it.
-        let clean_up = cx.with_cancel(Cancel::for_clean_up()?);
-        let deleted: Result<()> = storage.delete(&[key], &clean_up).into_iter().collect();
-        written?;
-        if store.config.prune {
-            deleted?;
-        }
-        let mut details = vec![storage.describe(), "written, read, listed and deleted".to_owned()];
+        let done = if store.config.prune {
+            write_and_delete(storage, key, cx)?;
+            "written, read, listed and deleted"
+        } else {
+            begin_and_give_up(storage, &key, cx)?;
+            "listed, an upload begun and given up; as prune is false nothing was stored, so neither reading nor deleting was tried"
+        };
+        let mut details = vec![storage.describe(), done.to_owned()];
         details.extend(storage.features(cx)?.notes);
         Ok(details)
     };
     tried().map_err(|error| error.storage(store.name()).step("probe"))
+}
+
+fn write_and_delete(storage: &dyn Storage, key: Key, cx: &Context) -> Result<()> {
+    let written = storage.put_new(&key, PROBE, cx).and_then(|_| read_back(storage, &key, cx));
+    // Deleted whatever came of it, a signal too.
+    let clean_up = cx.with_cancel(Cancel::for_clean_up()?);
+    let deleted: Result<()> = storage.delete(&[key], &clean_up).into_iter().collect();
+    written.and(deleted)
+}
+
+fn begin_and_give_up(storage: &dyn Storage, key: &Key, cx: &Context) -> Result<()> {
+    let mut upload = storage.upload(key, Some(PROBE.len() as u64), cx)?;
+    upload.write(PROBE)?;
+    upload.abort()?;
+    storage.list(key.as_str(), &mut |_| Ok(()), cx)
 }
 
 fn read_back(storage: &dyn Storage, key: &Key, cx: &Context) -> Result<()> {
@@ -131,5 +148,57 @@ fn read_back(storage: &dyn Storage, key: &Key, cx: &Context) -> Result<()> {
         (true, true) => Ok(()),
         (false, _) => Err(Error::new(Kind::Storage, "what was read back is not what was written")),
         (_, false) => Err(Error::new(Kind::Storage, "what was written is not listed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::commands::attempt::tests::{Memory, config_of, held, new_memory};
+    use crate::storage::faulty::{Call, Fault};
+
+    fn tried(prune: bool, memory: &Memory) -> Result<Vec<String>> {
+        let config = config_of(&format!(
+            "{{ version: 1, host: web1, storages: {{ s: {{ type: local, path: /nowhere, prune: {prune} }} }},
+                targets: [{{ name: app, type: postgres, database: app }}] }}"
+        ));
+        let store = Store { config: &config.storages[0], storage: Arc::new(memory.clone()) };
+        storage_works(&store, &config, &Context::for_tests())
+    }
+
+    fn calls(memory: &Memory) -> [usize; 5] {
+        [Call::PutNew, Call::Upload, Call::Commit, Call::List, Call::Delete].map(|call| memory.calls(call))
+    }
+
+    #[test]
+    fn a_storage_is_tried_as_a_backup_and_its_pruning_use_it() {
+        let memory = new_memory();
+        assert_eq!(tried(true, &memory).unwrap()[1], "written, read, listed and deleted");
+        assert_eq!((calls(&memory), held(&memory)), ([1, 0, 0, 1, 1], (Vec::new(), 0)));
+    }
+
+    #[test]
+    fn where_nothing_is_ever_deleted_nothing_is_made() {
+        let memory = new_memory();
+        assert!(tried(false, &memory).unwrap()[1].contains("nothing was stored"));
+        assert_eq!((calls(&memory), held(&memory)), ([0, 1, 0, 1, 0], (Vec::new(), 0)));
+        for call in [Call::Prepare, Call::Upload, Call::Write, Call::List] {
+            let memory = new_memory();
+            memory.fail(call, 1, Fault::Fail(Kind::StorageDenied));
+            let error = tried(false, &memory).unwrap_err();
+            assert_eq!((error.kind(), error.place().storage.as_deref()), (Kind::StorageDenied, Some("s")), "{call:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_fails_is_deleted_and_one_that_stays_is_told() {
+        for call in [Call::Read, Call::List, Call::Delete] {
+            let memory = new_memory();
+            memory.fail(call, 1, Fault::Fail(Kind::StorageDenied));
+            assert_eq!(tried(true, &memory).unwrap_err().kind(), Kind::StorageDenied, "{call:?}");
+            assert_eq!(memory.calls(Call::Delete), 1, "{call:?}");
+        }
     }
 }

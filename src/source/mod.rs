@@ -69,6 +69,11 @@ pub struct Probe {
 /// A unit's bytes on their way. A child's failure arrives as a read error; an end of file alone
 /// proves nothing: [`Capture::finish`] does.
 pub trait Capture: Read + Send {
+    /// Bytes on the source's disk, as known when it began: an estimate of what will be read, which may be far from it.
+    fn estimated_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// After the end of file: waits for the child, and proves that the stream was whole.
     fn finish(self: Box<Self>) -> Result<CaptureInfo>;
 }

@@ -1,6 +1,8 @@
 //! What every storage and every wrapper of one must keep: the contract of [`Storage`], as checks.
 //! Each check gets a storage of its own, empty. Nothing here knows how a storage does it.
 
+pub mod faults;
+
 use std::io::Read;
 use std::sync::{Arc, Barrier};
 

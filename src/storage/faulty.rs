@@ -158,7 +158,7 @@ impl<S: Storage> Faulty<S> {
         self.lock().met
     }
 
-    /// Whether a call hangs, or hung until it was cancelled.
+    /// Whether a call hangs just now.
     pub fn is_hanging(&self) -> bool {
         self.lock().hanging
     }
@@ -216,6 +216,7 @@ fn hang(state: &Mutex<State>, cx: &Context) -> Error {
     lock(state).hanging = true;
     loop {
         if let Err(error) = cx.cancel.sleep(Duration::from_secs(3600)) {
+            lock(state).hanging = false;
             return error;
         }
     }

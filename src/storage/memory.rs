@@ -23,6 +23,7 @@ struct State {
     objects: BTreeMap<Key, Object>,
     pending: BTreeMap<u64, (Key, Object)>,
     next_handle: u64,
+    size_hints: Vec<Option<u64>>,
 }
 
 struct Object {
@@ -34,6 +35,11 @@ impl Memory {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What each upload was told to expect.
+    pub fn size_hints(&self) -> Vec<Option<u64>> {
+        self.lock().size_hints.clone()
     }
 
     /// An object's bytes.
@@ -86,9 +92,10 @@ impl Storage for Memory {
         Ok(Features { notes: vec!["keeps everything in memory".into()], free_bytes: None })
     }
 
-    fn upload(&self, key: &Key, _size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
+    fn upload(&self, key: &Key, size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
         cx.cancel.check()?;
         let mut state = self.lock();
+        state.size_hints.push(size_hint);
         if state.objects.contains_key(key) {
             return Err(exists(key));
         }
@@ -230,5 +237,11 @@ mod tests {
     #[test]
     fn it_keeps_the_contract() {
         assert_eq!(conformance::run(&|| Box::new(Memory::new())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_goes_wrong_a_backup_is_whole_or_has_failed() {
+        let cases = conformance::faults::run(&Memory::new, 1000);
+        assert_eq!(conformance::faults::broken(&cases), Vec::<String>::new());
     }
 }

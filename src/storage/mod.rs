@@ -28,7 +28,8 @@ pub trait Storage: Send + Sync {
     /// What this storage can do, from a look and not from a guess.
     fn features(&self, cx: &Context) -> Result<Features>;
 
-    /// Begins an object. `Exists` when the key is taken, here or at the latest at the commit.
+    /// Begins an object. `size_hint`: about how many bytes may come, which is no promise and no limit: it is the
+    /// source's size on its disk, where that is known, before any compression. `Exists` when the key is taken, here or at the latest at the commit.
     fn upload(&self, key: &Key, size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>>;
 
     /// Writes a small object whole. `Exists` when the key is taken.

@@ -50,10 +50,15 @@ fn whole_in(storage: &Path) -> Vec<String> {
     ids
 }
 
-/// All that `list` shows must be whole, byte for byte, and be all that is. Gives it: id and storages.
+/// All that `list` shows must be whole, byte for byte, and be all that is; that another storage lacks it may be told,
+/// and nothing else. Gives it: id and storages.
 #[track_caller]
 fn listed(test: &Test, storages: &[&str], when: &str) -> Vec<(String, Vec<String>)> {
-    let items = test.run(["list", "--verify", "--json"]).ok().json()["items"].as_array().unwrap().clone();
+    let found = test.run(["list", "--verify", "--json"]).json();
+    let problems = found["problems"].as_array().unwrap();
+    assert!(problems.iter().all(|problem| problem["step"] == "behind"), "{when}: {problems:?}");
+    assert_eq!(found["exit_code"], if problems.is_empty() { 0 } else { 3 }, "{when}");
+    let items = found["items"].as_array().unwrap().clone();
     let mut rows = Vec::new();
     for item in &items {
         assert!(item["state"] == "whole" && !item["proven"].is_null(), "{when}: {item}");

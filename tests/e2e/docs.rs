@@ -152,7 +152,10 @@ fn fragments(page: &Page) -> impl Iterator<Item = String> + '_ {
 fn required_variables(config: &str) -> BTreeSet<String> {
     let values = config.lines().filter(|line| !line.trim_start().starts_with('#'));
     let named = values.flat_map(|line| line.split("${").skip(1)).filter_map(|rest| Some(rest.split_once('}')?.0));
-    named.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).map(str::to_owned).collect()
+    named
+        .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+        .map(str::to_owned)
+        .collect()
 }
 
 const COMMANDS: [&str; 6] = ["generate", "validate", "backup", "list", "restore", "prune"];

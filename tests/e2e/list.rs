@@ -17,7 +17,8 @@ state_dir: {state}
 storages:
   local: { type: local, path: '{storage}' }
   offsite: { type: local, path: '{dir}/offsite' }
-defaults: { storages: [local, offsite] }
+# That each of a target's storages has what its siblings have, is tests/e2e/fanout.rs.
+defaults: { storages: [local] }
 targets:
   - { name: app, type: postgres, database: app }
   - { name: shop, type: postgres, database: shop }

@@ -20,7 +20,7 @@ fn statements(role: &str) -> Vec<String> {
 fn hard_to_read() -> Database {
     let database = ROLES.create_database();
     database.psql(
-        "DO $$ BEGIN CREATE ROLE somebody; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        "DO $$ BEGIN CREATE ROLE somebody; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
          CREATE SCHEMA closed; CREATE TABLE closed.orders (id serial, owner text); ALTER TABLE closed.orders OWNER TO somebody;
          INSERT INTO closed.orders (owner) VALUES ('a'), ('b'), ('c');
          ALTER TABLE closed.orders ENABLE ROW LEVEL SECURITY; ALTER TABLE closed.orders FORCE ROW LEVEL SECURITY;

@@ -18,7 +18,7 @@ fn small_database() -> Database {
 }
 
 /// The usual test, with a second storage `second` of this YAML, and a counted pg_dump.
-fn with_second(database: &Database, second: &str) -> Test {
+pub(crate) fn with_second(database: &Database, second: &str) -> Test {
     // Not compressed: then the size of what is written is known.
     let test = Test::of(database).target_option("storages: [local, second]").target_option("compression: { type: none }");
     let test = test.fake_bin("pg_dump", COUNTED);
@@ -32,7 +32,7 @@ fn dumps(test: &Test) -> usize {
     fs::read_to_string(test.path("dumps")).unwrap_or_default().lines().count()
 }
 
-fn stored_in(root: &Path) -> Vec<String> {
+pub(crate) fn stored_in(root: &Path) -> Vec<String> {
     if root.exists() { crate::support::tool::files_below(root) } else { Vec::new() }
 }
 
@@ -103,10 +103,10 @@ fn a_file_in_a_storages_place_is_said_so_and_left_alone() {
 }
 
 /// A small disk of the test's own.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(place: PathBuf, size: &str) -> Self {
+    pub(crate) fn mount(place: PathBuf, size: &str) -> Self {
         fs::create_dir(&place).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&place).status().unwrap();
         assert!(mounted.success(), "no file system can be mounted here");
@@ -121,7 +121,7 @@ impl Drop for Disk {
 }
 
 /// Whether a disk can be mounted. In CI, where everything must be tested, it has to be.
-fn can_mount() -> bool {
+pub(crate) fn can_mount() -> bool {
     let can = is_root() && {
         let place = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(place.path()).output().unwrap().status.success();
@@ -230,4 +230,22 @@ fn a_storage_that_goes_away_in_the_middle_is_told_with_a_remedy() {
     let test = Test::of(&database).fake_bin("pg_dump", vanish);
     test.run(["backup"]).fails(1).says("app: storage local: commit: can't").says("is the disk still there?");
     test.run(["list"]).fails(1).says("is not there");
+}
+
+/// An upload's parts are as large as its size needs, and memory with them: that is said before any backup.
+#[test]
+fn what_a_size_takes_in_a_bucket_is_said_beforehand() {
+    let database = small_database();
+    let bucket = |keys: &str| {
+        let keys = format!("retries: 0, access_key_id: AKID, secret_access_key: 'hunter2', {keys}");
+        with_second(&database, &format!("{{ type: s3, bucket: nightly, endpoint: 'http://127.0.0.1:1', {keys} }}"))
+    };
+    let said = |test: &Test, command: [&str; 2]| test.run(command).never_shows("hunter2").stdout.clone();
+    for command in [["backup", "--dry-run"], ["validate", "--connect"]] {
+        let short = said(&bucket("part_size: 5MiB, max_parts: 1"), command);
+        let (_, remark) = short.split_once("storage second: parts of ").unwrap_or_else(|| panic!("{command:?}: {short}"));
+        assert!(remark.contains(" MiB, about ") && remark.contains(" MiB of memory"), "{command:?}: {short}");
+        let ample = said(&bucket("part_size: 5MiB"), command);
+        assert!(!ample.contains("parts of"), "{command:?}: {ample}");
+    }
 }

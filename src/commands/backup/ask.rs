@@ -3,7 +3,6 @@
 
 use crate::commands::backup::{Work, back_off};
 use crate::commands::is_interrupted;
-use crate::commands::stores::source_of;
 use crate::config::model::Target;
 use crate::error::Result;
 use crate::names::UnitName;
@@ -50,7 +49,7 @@ impl Work<'_> {
 
     /// The units of one target; each attempt has the target's time.
     fn units_of(&self, target: &Target, unit: &UnitName) -> Result<Units> {
-        let source = source_of(target);
+        let source = (self.source_of)(target);
         let mut tries = 0;
         loop {
             let cx = self.cx.with_cancel(self.cx.cancel.child(target.timeout)?);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::backups::{self, Backup};
 use crate::commands::drill::Options;
 use crate::commands::expected::expected_units;
-use crate::commands::stores::{self, Store, UnitNames};
+use crate::commands::stores::{Store, UnitNames};
 use crate::commands::{named_host, notice};
 use crate::config::model::{Config, DrillPlace, Target, TargetKind};
 use crate::error::{Error, Kind, Result};
@@ -46,19 +46,18 @@ type Held<'b> = BTreeMap<UnitName, Vec<&'b Backup>>;
 
 /// The units that are meant: those of all enabled targets, or those of them that a NAME matches. A disabled
 /// target only when its very name is given. `NotFound` for a NAME that matches nothing.
-pub(super) fn subjects<'c>(config: &'c Config, options: &Options, cx: &Context) -> Result<Selected<'c>> {
+pub(super) fn subjects<'c>(config: &'c Config, options: &Options, stores: &[Store<'_>], cx: &Context) -> Result<Selected<'c>> {
     let names = Names::new(&options.patterns)?;
-    let stores = stores::open_named(config, options.from.as_slice())?;
     let host = named_host(options.host.as_deref())?;
-    let (mut backups, mut lost) = scan(&stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
+    let (mut backups, mut lost) = scan(stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
     if backups.is_empty() && host.is_none() {
         // After a disaster the new machine has another name.
-        (backups, lost) = scan(&stores, None, cx)?;
+        (backups, lost) = scan(stores, None, cx)?;
     }
     let mut unit_names = UnitNames::new(config);
     let mut held = Held::new();
     for backup in &backups {
-        held.entry(unit_names.of_backup(backup, &stores, cx)).or_default().push(backup);
+        held.entry(unit_names.of_backup(backup, stores, cx)).or_default().push(backup);
     }
     let known: Vec<UnitName> = held.keys().cloned().collect();
     // A storage that can't be listed may hold what the NAME means.
@@ -70,7 +69,7 @@ pub(super) fn subjects<'c>(config: &'c Config, options: &Options, cx: &Context) 
     let mut selected = Selected { subjects: Vec::new(), notices: Vec::new() };
     let subject = |unit: UnitName, target| Subject { is_stored: held.contains_key(&unit), unit, target };
     for target in &config.targets {
-        let expected = if host.is_some() { Vec::new() } else { expected_units(target, &held, &stores, cx)? };
+        let expected = if host.is_some() { Vec::new() } else { expected_units(target, &held, stores, cx)? };
         let units = meant(target, expected, &held, &names, host.is_some());
         if target.enabled || units.iter().any(|unit| names.says(unit, &target.name)) {
             selected.subjects.extend(units.into_iter().map(|unit| subject(unit, Some(target))));

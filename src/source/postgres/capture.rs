@@ -160,6 +160,11 @@ impl Read for DumpCapture {
 }
 
 impl Capture for DumpCapture {
+    /// The whole database's, also where only a part of it is dumped.
+    fn estimated_bytes(&self) -> Option<u64> {
+        self.facts.bytes
+    }
+
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
         // One that a signal killed could not end its session.

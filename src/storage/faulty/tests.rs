@@ -27,6 +27,19 @@ fn it_keeps_the_contract() {
 }
 
 #[test]
+fn the_suite_of_faults_notices_a_storage_that_breaks_the_contract() {
+    let make = || {
+        let storage = Faulty::new(Memory::new());
+        // It loses half of a manifest, and then of what it should delete the manifest.
+        storage.fail(Call::PutNew, 2, Fault::Short);
+        storage.fail(Call::Delete, 1, Fault::Fail(Kind::Storage));
+        storage
+    };
+    let outcomes = conformance::faults::run(&make, 10);
+    assert!(outcomes.len() > 100 && conformance::faults::broken(&outcomes).len() > 100, "{outcomes:?}");
+}
+
+#[test]
 fn only_the_nth_call_fails() {
     let (storage, cx) = storage();
     storage.fail(Call::Stat, 2, Fault::Fail(Kind::Storage));

@@ -128,6 +128,17 @@ fn it_keeps_the_contract() {
 }
 
 #[test]
+fn whatever_goes_wrong_a_backup_is_whole_or_has_failed() {
+    let base = tempfile::tempdir().unwrap();
+    let count = Cell::new(0);
+    let make = || {
+        count.set(count.get() + 1);
+        Local::new(base.path().join(count.get().to_string()), None)
+    };
+    assert_eq!(conformance::faults::broken(&conformance::faults::run(&make, 1000)), Vec::<String>::new());
+}
+
+#[test]
 fn files_are_for_their_owner_alone_whatever_the_umask() {
     if !is_again() {
         for umask in ["000", "022", "077"] {

@@ -109,11 +109,12 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let words = words_of(status, &said, body);
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     let hint = hint_for(status, &said, region.as_deref(), what, place, body);
+    let hint = hint.unwrap_or_else(|| match passes {
+        true => "the service is in trouble or busy: look at its log, or try again later".to_owned(),
+        false => "look the code up in the service's documentation".to_owned(),
+    });
     Failure {
-        error: match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        },
+        error: error.hint(hint),
         passes,
         after: header("retry-after").and_then(|text| retry_after(text, header("date"))),
         maybe_done: passes,

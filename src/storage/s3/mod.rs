@@ -92,8 +92,8 @@ impl Storage for S3 {
 
     fn upload(&self, key: &Key, size_hint: Option<u64>, cx: &Context) -> Result<Box<dyn Upload>> {
         let parts = Parts::plan(self.settings.part_size, self.settings.max_parts, size_hint);
-        let in_flight = parts.in_flight(self.budget, self.settings.concurrency);
-        let plan = upload::Plan { parts, max_parts: self.settings.max_parts, in_flight };
+        let S3Settings { max_parts, concurrency, .. } = self.settings;
+        let plan = upload::Plan { parts, max_parts, concurrency, budget: self.budget };
         Ok(Box::new(upload::S3Upload::new(self.service(cx)?, key, self.object(key), plan, cx)?))
     }
 

@@ -127,6 +127,11 @@ impl Service {
             let what = Call::new(What::Head, object).describe(&self.client.place.bucket);
             return Err(failure::of_nonsense(&what, &self.client.place, "it does not say how large the object is"));
         };
+        // A web server's page has a length as well.
+        if answer.header("etag").is_none() {
+            let what = Call::new(What::Head, object).describe(&self.client.place.bucket);
+            return Err(failure::of_nonsense(&what, &self.client.place, "its answer has no ETag"));
+        }
         let modified = answer.header("last-modified").and_then(|text| DateTime::parse_from_rfc2822(text).ok());
         Ok(Head {
             bytes,
@@ -221,7 +226,8 @@ impl Service {
 
 /// An object that is there already.
 pub(super) fn exists(object: &str) -> Failure {
-    Failure::lasting(Error::new(Kind::Exists, format!("{object} is there already, and nothing is ever overwritten")))
+    let error = Error::new(Kind::Exists, format!("{object} is there already, and nothing is ever overwritten"));
+    Failure::lasting(error.hint("run it again: each attempt has names of its own"))
 }
 
 fn md5_of(bytes: &[u8]) -> [u8; 16] {

@@ -62,10 +62,11 @@ impl Parts {
         self.size_of(n) > self.base
     }
 
-    /// How many parts may be under way at once with `budget` bytes for them; each is there twice, as it is copied.
-    pub fn in_flight(&self, budget: u64, concurrency: NonZeroU32) -> usize {
+    /// How many parts as large as part `n` may be under way at once with `budget` bytes for them: as much again is kept for
+    /// the part that is being filled and for what a call takes besides.
+    pub fn in_flight(&self, n: u32, budget: u64, concurrency: NonZeroU32) -> usize {
         let most = u64::from(concurrency.get());
-        let affordable = budget.checked_div(self.base.saturating_mul(2)).unwrap_or(most);
+        let affordable = budget.checked_div(self.size_of(n).saturating_mul(2)).unwrap_or(most);
         usize::try_from(affordable.clamp(1, most)).unwrap_or(1)
     }
 
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn memory_sets_how_many_are_under_way() {
         let four = NonZeroU32::new(4).unwrap();
-        let in_flight = |part_size, budget| Parts::plan(part_size, 10_000, None).in_flight(budget, four);
+        let in_flight = |part_size, budget| Parts::plan(part_size, 10_000, None).in_flight(1, budget, four);
         assert_eq!([88, 63, 32, 16, 8, 0].map(|mib| in_flight(8 * MIB, mib * MIB)), [4, 3, 2, 1, 1, 1]);
         assert_eq!(in_flight(5 * GIB, 88 * MIB), 1);
         assert_eq!(Parts::plan(8 * MIB, 10_000, None).memory_needed(), 56 * MIB);
@@ -164,7 +165,7 @@ mod tests {
         #[test]
         fn no_numbers_panic_the_plan(part_size: u64, max_parts: u32, hint: u64, n: u32, budget: u64) {
             let parts = Parts::plan(part_size % (1 << 50), max_parts % 1_000_000, Some(hint));
-            prop_assert!(parts.in_flight(budget, NonZeroU32::MIN) == 1);
+            prop_assert!(parts.in_flight(1, budget, NonZeroU32::MIN) == 1);
             let _ = (parts.size_of(n), parts.capacity(), parts.memory_needed());
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -26,7 +27,9 @@ use crate::storage::{ObjectMeta, Upload};
 pub(super) struct Plan {
     pub(super) parts: Parts,
     pub(super) max_parts: u32,
-    pub(super) in_flight: usize,
+    pub(super) concurrency: NonZeroU32,
+    /// Bytes of memory for all that is under way.
+    pub(super) budget: u64,
 }
 
 /// An upload.
@@ -90,10 +93,13 @@ impl S3Upload {
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
         let number = multipart.number;
         if number > max {
-            return Err(Error::new(Kind::StorageDenied, format!("{object} needs more than {max} parts, the most that are allowed"))
-                .hint("raise `part_size:` or `max_parts:` of the storage"));
+            let cause = format!("{object} needs more than {max} parts, all that `max_parts:` allows");
+            return Err(Error::new(Kind::StorageDenied, cause).hint(format!(
+                "{} of it were taken: raise `part_size:` of the storage, so that its parts are enough",
+                show_bytes(self.bytes)
+            )));
         }
-        while multipart.under_way.len() >= self.plan.in_flight {
+        while multipart.under_way.len() >= self.plan.parts.in_flight(number, self.plan.budget, self.plan.concurrency) {
             multipart.wait_for_one(cancel)?;
         }
         let upload = multipart.id.clone();
@@ -210,8 +216,11 @@ async fn complete(
     nonce: &str,
     bytes: u64,
 ) -> Result<Head, Failure> {
-    if service.head(object).await?.is_some() {
-        return Err(exists(object));
+    match service.head(object).await {
+        Ok(Some(_)) => return Err(exists(object)),
+        // Without the right to list, an absent object is forbidden.
+        Err(failure) if failure.status != Some(403) => return Err(failure),
+        _ => {}
     }
     let mut call = Call::new(What::Complete { upload, parts }, object);
     if service.honours().await?.if_none_match {

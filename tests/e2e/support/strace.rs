@@ -37,7 +37,8 @@ impl Traced {
     }
 
     /// Runs the program to a good end, and returns what its main thread did to the test's files.
-    /// `the_order_of_a_backup` shows that no other thread does more than to write an artifact's bytes.
+    /// `the_order_of_a_backup` shows that no other thread does more than to write an artifact's bytes. Of several
+    /// storages it commits the last one; the others' commits go on beside it, each in a thread that does the same.
     #[track_caller]
     pub fn steps<const N: usize>(&self, arguments: [&str; N]) -> Vec<Step> {
         self.run_under(&format!("strace -y -s 0 -o trace -e trace={CALLS}"), arguments).ok();

@@ -31,6 +31,7 @@ pub struct Test {
     wrapper: Vec<OsString>,
     target_options: String,
     top_options: String,
+    storages: String,
     database: Option<String>,
     runs: AtomicU32,
 }
@@ -59,6 +60,7 @@ impl Test {
             wrapper: Vec::new(),
             target_options: String::new(),
             top_options: String::new(),
+            storages: "  local: { type: local, path: '{storage}' }\n".into(),
             database: None,
             runs: AtomicU32::new(0),
         }
@@ -96,12 +98,20 @@ impl Test {
         self
     }
 
+    /// Other storages than the one of [`Test::of`], each with its name: `[("offsite", bucket.yaml())]`.
+    #[must_use]
+    pub fn storages<const N: usize>(mut self, storages: [(&str, String); N]) -> Self {
+        self.storages = storages.iter().map(|(name, yaml)| format!("  {name}: {yaml}\n")).collect();
+        let names = storages.map(|(name, _)| name).join(", ");
+        self.target_option(&format!("storages: [{names}]"))
+    }
+
     fn write_target(&self) {
         let place = self.database.as_ref().expect("a test begun with Test::of");
         let text = format!(
-            "version: 1\nhost: web1\nstate_dir: {{state}}\n{}storages:\n  local: {{ type: local, path: '{{storage}}' }}\n\
+            "version: 1\nhost: web1\nstate_dir: {{state}}\n{}storages:\n{}\
              targets:\n  - name: app\n    type: postgres\n    {place}{}",
-            self.top_options, self.target_options
+            self.top_options, self.storages, self.target_options
         );
         self.write("backup.yml", &text);
     }

@@ -37,8 +37,8 @@ fn a_wrong_place_is_said() {
         "  a: { type: s3, bucket: a..b }",
         "  a: { type: s3, bucket: '${BAD}' }",
         "  a: { type: s3, bucket: '${EMPTY}' }",
-        "  a: { type: s3, bucket: Old_Bucket }",
-        "  a: { type: s3, bucket: tenant.name }",
+        "  a: { type: s3, bucket: Old_Bucket, path_style: false }",
+        "  a: { type: s3, bucket: tenant.name, path_style: false }",
         "  a: { type: s3, bucket: tenant.name, endpoint: 'https://h', path_style: false }",
     ]), @r#"
     a: { type: s3 }
@@ -62,11 +62,11 @@ fn a_wrong_place_is_said() {
     a: { type: s3, bucket: '${EMPTY}' }
     storages.a.bucket (line 3): expected a bucket's name of 3 to 63 letters, digits, -, . and _, found "${EMPTY}", which is empty
 
-    a: { type: s3, bucket: Old_Bucket }
-    storages.a (line 3): a host's name can't hold this bucket's capitals or `_` (write path_style: true)
+    a: { type: s3, bucket: Old_Bucket, path_style: false }
+    storages.a.path_style (line 3): a host's name can't hold this bucket's capitals or `_` (write path_style: true)
 
-    a: { type: s3, bucket: tenant.name }
-    storages.a (line 3): over https, no certificate is for a bucket's name with a dot in it (write path_style: true)
+    a: { type: s3, bucket: tenant.name, path_style: false }
+    storages.a.path_style (line 3): over https, no certificate is for a bucket's name with a dot in it (write path_style: true)
 
     a: { type: s3, bucket: tenant.name, endpoint: 'https://h', path_style: false }
     storages.a.path_style (line 3): over https, no certificate is for a bucket's name with a dot in it (write path_style: true)
@@ -389,7 +389,8 @@ fn a_file_of_certificates_is_looked_at() {
         read(&storage, &dir.path().join("backup.yml"), &env(), &facts()).map(|_| ()).map_err(|mistakes| shown(&mistakes))
     };
     assert_eq!((said(CERTIFICATE), said(&format!("# ours\n{CERTIFICATE}{CERTIFICATE}"))), (Ok(()), Ok(())));
-    let cut: String = CERTIFICATE.lines().take(4).chain(["-----END CERTIFICATE-----"]).map(|line| format!("{line}\n")).collect();
+    let cut: Vec<&str> = CERTIFICATE.lines().take(4).chain(["-----END CERTIFICATE-----\n"]).collect();
+    let cut = cut.join("\n");
     let key = "-----BEGIN PUBLIC KEY-----\naHVudGVyMg==\n-----END PUBLIC KEY-----\n";
     let all: Vec<String> = ["", key, &cut, &CERTIFICATE[..200]].map(|content| said(content).unwrap_err()).into();
     insta::assert_snapshot!(all.concat(), @r#"

@@ -33,11 +33,13 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Place> {
     });
     let endpoint_node = fields.get("endpoint");
     let endpoint = optional(endpoint_node, |node| address::endpoint(walk, node, bucket.as_deref()));
-    let given = fields.get("path_style");
-    let path_style = given.map_or(Some(endpoint_node.is_some()), |node| walk.boolean(node));
-    let (bucket, endpoint, path_style) = (bucket?, endpoint?, path_style?);
-    if let Some(why) = (!path_style).then(|| no_host_name(&bucket, endpoint.as_ref())).flatten() {
-        walk.wrong(given.unwrap_or(fields.node), why, Some("write path_style: true".into()));
+    let style_node = fields.get("path_style");
+    let given = optional(style_node, |node| walk.boolean(node));
+    let (bucket, endpoint) = (bucket?, endpoint?);
+    let needed = no_host_name(&bucket, endpoint.as_ref());
+    let path_style = given?.unwrap_or(endpoint.is_some() || needed.is_some());
+    if let (false, Some(node), Some(why)) = (path_style, style_node, needed) {
+        walk.wrong(node, why, Some("write path_style: true".into()));
         return None;
     }
     let endpoint = endpoint.map(|endpoint| endpoint.to_string());
@@ -53,10 +55,8 @@ fn bucket(walk: &Walk<'_>, node: &Node) -> Option<String> {
     if (3..=63).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) && !dots {
         return Some(name);
     }
-    let hint = match name.contains('/') {
-        true => Some("write the name alone, and what follows it into `prefix`"),
-        false => out.from_variable.then_some("look at what the variable holds"),
-    };
+    let of_variable = out.from_variable.then_some("look at what the variable holds");
+    let hint = if name.contains('/') { Some("write the name alone, and what follows it into `prefix`") } else { of_variable };
     walk.expected(node, what, hint.map(str::to_owned));
     None
 }

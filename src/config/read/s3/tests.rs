@@ -175,11 +175,13 @@ fn buckets_of_all_ages_are_taken() {
     for name in ["abc", "my-bucket.2", "123"] {
         assert_eq!(settings(&good(&format!("  a: {{ type: s3, bucket: {name}, path_style: true }}"))).bucket, name);
     }
+    // What can't stand in a host's name stands in the path.
     for name in ["Old_Bucket", "UPPER", "tenant.name"] {
-        assert!(read_storages(&format!("  a: {{ type: s3, bucket: {name} }}")).is_err());
-        assert!(read_storages(&format!("  a: {{ type: s3, bucket: {name}, path_style: true }}")).is_ok());
-        assert!(read_storages(&format!("  a: {{ type: s3, bucket: {name}, endpoint: 'http://h' }}")).is_ok());
+        assert!(settings(&good(&format!("  a: {{ type: s3, bucket: {name} }}"))).path_style);
+        assert!(settings(&good(&format!("  a: {{ type: s3, bucket: {name}, endpoint: 'http://h' }}"))).path_style);
     }
+    let plain = "  a: { type: s3, bucket: tenant.name, endpoint: 'http://h', path_style: false }";
+    assert!(!settings(&good(plain)).path_style);
 }
 
 #[test]

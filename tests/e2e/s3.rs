@@ -1,0 +1,84 @@
+//! Backups in S3-compatible storages, on real servers: what an operator does with them.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::s3::{self, ACCESS_KEY, Ceph, S3sFs, SECRET_KEY};
+use crate::support::{Database, SHARED, Test};
+
+/// Some 12 MB of dump that no compression makes small.
+pub(crate) fn database() -> Database {
+    let database = SHARED.create_database();
+    database.psql(
+        "CREATE TABLE t (id int, word text);
+         INSERT INTO t SELECT n, (SELECT string_agg(md5(random()::text || n || m), '') FROM generate_series(1, 30) m)
+         FROM generate_series(1, 12000) n",
+    );
+    database
+}
+
+#[test]
+fn a_backup_goes_there_and_comes_back() {
+    for server in s3::all() {
+        let (database, bucket) = (database(), server.bucket());
+        let test = Test::of(&database)
+            .storages([("offsite", bucket.yaml_with("prefix: fin/ancer, part_size: 5MiB"))])
+            .target_option("compression: { type: none }");
+        test.run(["backup"]).ok();
+        let listed = test.run(["list", "--json"]).ok().json();
+        assert_eq!(listed["items"][0]["storages"], json!(["offsite"]), "{}", server.name());
+        assert_eq!(listed["items"][0]["state"], "whole");
+        test.run(["list", "--verify"]).ok();
+        let target = SHARED.create_database();
+        test.run(["restore", "app", "--to-database", target.name()]).ok();
+        assert_eq!(target.dump(), database.dump(), "{}", server.name());
+        let keys = bucket.keys();
+        assert!(keys.iter().all(|key| key.starts_with("fin/ancer/")), "{keys:?}");
+        assert!(bucket.uploads().is_none_or(|uploads| uploads.is_empty()));
+        test.run(["restore", "--drill"]).ok();
+        let id = listed["items"][0]["id"].as_str().unwrap();
+        test.run(["prune", "--delete", id]).ok();
+        assert_eq!(bucket.keys(), ["fin/ancer/.db-backup-tools"], "{}", server.name());
+    }
+}
+
+#[test]
+fn one_pass_feeds_a_directory_and_two_services() {
+    let (Some(light), Some(ceph)) = (S3sFs::shared(), Ceph::shared()) else { return };
+    let (database, near, far) = (database(), light.bucket(), ceph.bucket());
+    let counted = r#"[ "$1" = --version ] || echo run >>{dir}/dumps; exec {real} "$@""#;
+    let test = Test::of(&database)
+        .fake_bin("pg_dump", counted)
+        .storages([
+            ("local", "{ type: local, path: '{storage}' }".into()),
+            ("near", near.yaml_with("part_size: 5MiB")),
+            ("far", far.yaml_with("prefix: a, part_size: 6MiB")),
+        ])
+        .target_option("compression: { type: none }");
+    test.run(["backup"]).ok();
+    assert_eq!(fs::read_to_string(test.path("dumps")).unwrap(), "run\n");
+    let stored = test.stored();
+    assert_eq!(stored.len(), 3, "{stored:?}");
+    for name in &stored {
+        let local = fs::read(test.storage().join(name)).unwrap();
+        assert!(near.get(name).unwrap() == local && far.get(&format!("a/{name}")).unwrap() == local, "{name}");
+    }
+    let listed = test.run(["list", "--json"]).ok().json();
+    assert_eq!(listed["items"][0]["storages"], json!(["local", "near", "far"]));
+}
+
+#[test]
+fn validate_connect_says_what_the_service_can_do() {
+    for server in s3::all() {
+        let (database, bucket) = (SHARED.create_database(), server.bucket());
+        let test = Test::of(&database).storages([("offsite", bucket.yaml())]);
+        let ran = test.run(["validate", "--connect"]).ok().never_shows(SECRET_KEY).never_shows(ACCESS_KEY);
+        let lines: Vec<&str> = ran.stdout.lines().filter(|line| line.contains("offsite")).collect();
+        let said = lines.join("\n").replace(&bucket.settings().endpoint.unwrap(), "ENDPOINT").replace(bucket.name(), "BUCKET");
+        match server.name() {
+            "Ceph" => insta::assert_snapshot!(said, @""),
+            _ => insta::assert_snapshot!(said, @""),
+        }
+    }
+}

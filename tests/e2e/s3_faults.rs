@@ -1,0 +1,125 @@
+//! Every kind of call to an S3 service that goes wrong in every way, between the real program and a real server:
+//! each ends in a backup that verifies, or in a clear failure with nothing listed and no upload left.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::s3::database;
+use crate::support::proxy::{Fault, Kind, Proxy};
+use crate::support::s3::{Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
+use crate::support::{Database, Test};
+
+static DATABASE: LazyLock<Database> = LazyLock::new(database);
+
+/// Calls that a backup of three parts makes.
+const CALLS: [Kind; 6] = [Kind::Initiate, Kind::Part, Kind::Complete, Kind::Put, Kind::Head, Kind::List];
+
+/// A backup through a proxy, in three parts; the program waits for nothing for longer than a second.
+fn through(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
+    with_options(server, &format!("part_size: 5MiB, timeout: 1s, {options}"))
+}
+
+fn with_options(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
+    let bucket = server.bucket();
+    let proxy = Proxy::before(server);
+    let yaml = bucket.through(&proxy).yaml_with(options);
+    let test = Test::of(&DATABASE)
+        .storages([("offsite", yaml)])
+        .target_option("compression: { type: none }")
+        .target_option("retries: 0");
+    (bucket, proxy, test)
+}
+
+/// What came of a backup: it verifies, or nothing is left of it.
+#[track_caller]
+fn outcome(what: &str, bucket: &S3Bucket, proxy: &Proxy, test: &Test) -> &'static str {
+    let ran = test.run(["backup"]).never_shows(SECRET_KEY);
+    proxy.heal();
+    let items = test.run(["list", "--json", "--all"]).ok().json()["items"].as_array().unwrap().len();
+    // A listing that fails keeps the pruning from its work, and not the backup from being one.
+    let is_stored = matches!(ran.code, Some(0 | 3));
+    if is_stored {
+        assert_eq!(items, 1, "{what}: {}", ran.stderr);
+        test.run(["list", "--verify"]).ok();
+    } else {
+        assert_eq!((ran.code, items), (Some(1), 0), "{what}: {}", ran.stderr);
+        assert!(ran.stderr.contains("storage offsite") && ran.stderr.contains("hint: "), "{what}: {}", ran.stderr);
+        let ours: Vec<String> = bucket.keys().into_iter().filter(|key| !key.starts_with(".db-backup-tools")).collect();
+        assert!(ours.is_empty(), "{what}: {ours:?}");
+    }
+    assert!(bucket.uploads().is_none_or(|uploads| uploads.is_empty()), "{what}: {:?}", bucket.uploads());
+    if is_stored { "whole" } else { "failed" }
+}
+
+/// Each fault at each call: once, which tries again mend, and for ever, which nothing does.
+fn every_fault(server: &'static Server) -> String {
+    let faults: [(&str, Fault); 7] = [
+        ("503", Fault::Status(503, "SlowDown", None)),
+        ("500", Fault::Status(500, "InternalError", None)),
+        ("reset", Fault::Reset),
+        ("cut", Fault::Cut),
+        ("answer lost", Fault::LostAnswer),
+        ("stall", Fault::Stall),
+        ("nonsense", Fault::Body(b"<html>Sign in</html>".to_vec())),
+    ];
+    let mut table = String::new();
+    for call in CALLS {
+        for (name, fault) in &faults {
+            let mut line = format!("{call:?}: {name}:");
+            for (often, times) in [("once", 1), ("always", usize::MAX)] {
+                let (bucket, proxy, test) = through(server, "retries: 1");
+                // Not the first: that one may be of a probe.
+                let nth = if call == Kind::Part { 2 } else { 1 };
+                proxy.fail_times(call, nth, times, fault.clone());
+                write!(line, " {often} {}", outcome(&format!("{call:?} {name} {often}"), &bucket, &proxy, &test)).unwrap();
+            }
+            table.push_str(&line);
+            table.push('\n');
+        }
+    }
+    table
+}
+
+#[test]
+fn every_fault_ends_whole_or_with_nothing_on_ceph() {
+    let Some(server) = Ceph::shared() else { return };
+    insta::assert_snapshot!(every_fault(server), @"");
+}
+
+#[test]
+fn every_fault_ends_whole_or_with_nothing_on_s3s_fs() {
+    let Some(server) = S3sFs::shared() else { return };
+    insta::assert_snapshot!(every_fault(server), @"");
+}
+
+#[test]
+fn what_no_try_mends_is_tried_once() {
+    let Some(server) = S3sFs::shared() else { return };
+    for (status, code) in [(403, "AccessDenied"), (404, "NoSuchBucket"), (400, "InvalidRequest")] {
+        let (bucket, proxy, test) = through(server, "retries: 3");
+        proxy.fail_always(Kind::Put, 1, Fault::Status(status, code, None));
+        assert_eq!(outcome(code, &bucket, &proxy, &test), "failed");
+        assert_eq!(proxy.calls(Kind::Put), if status == 400 { 2 } else { 1 }, "{code}");
+    }
+}
+
+#[test]
+fn a_service_that_asks_to_wait_is_waited_for() {
+    let Some(server) = S3sFs::shared() else { return };
+    let (bucket, proxy, test) = through(server, "retries: 1");
+    proxy.fail(Kind::Put, 1, Fault::Status(429, "SlowDown", Some(3)));
+    let begun = std::time::Instant::now();
+    assert_eq!(outcome("429", &bucket, &proxy, &test), "whole");
+    assert!(begun.elapsed() > Duration::from_secs(3));
+}
+
+#[test]
+fn a_slow_line_is_no_silence() {
+    let Some(server) = S3sFs::shared() else { return };
+    // 12 MB at 1 MB a second take twice as long as the timeout. What fits into the buffers of a connection is not seen to
+    // move, so that it can't be much shorter.
+    let (bucket, proxy, test) = with_options(server, "retries: 0, timeout: 6s, part_size: 16MiB");
+    proxy.fail_always(Kind::Put, 1, Fault::Slow(1 << 20));
+    assert_eq!(outcome("slow", &bucket, &proxy, &test), "whole");
+}
