@@ -10,7 +10,7 @@ use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
 use crate::support::{Database, Test};
 
-static DATABASE: LazyLock<Database> = LazyLock::new(database);
+pub(crate) static DATABASE: LazyLock<Database> = LazyLock::new(database);
 
 /// Calls that a backup of three parts makes. The first three leave an upload behind, which Ceph shows and s3s-fs does not.
 const CALLS: [Kind; 6] = [Kind::Initiate, Kind::Part, Kind::Complete, Kind::Put, Kind::Head, Kind::List];

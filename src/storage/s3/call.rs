@@ -1,5 +1,7 @@
 //! The calls that are made: each as a value, so that every try signs it anew, and as words for a message.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use s3::command::{Command, Multipart};
@@ -7,7 +9,7 @@ use s3::serde_types::{CompleteMultipartUploadData, DeleteObjectsRequest, ObjectI
 use s3::signing::uri_encode;
 
 /// One call.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Call {
     pub(super) what: What,
     /// The object's whole key; of a call for the bucket, empty.
@@ -58,6 +60,13 @@ pub(super) enum What {
     },
     DeleteOne,
     Delete(Vec<String>),
+}
+
+/// Short: a body is a dump's bytes.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call {{ {:?} {:?}, body: {} bytes }}", self.what, self.object, self.body.len())
+    }
 }
 
 /// What tells an answer from that of any web server.
@@ -114,6 +123,7 @@ impl Call {
             What::ListUploads { .. } => format!("list the uploads of bucket {bucket}"),
             What::List { .. } => format!("list bucket {bucket}"),
             What::DeleteOne => format!("delete {object} from bucket {bucket}"),
+            What::Delete(keys) if keys.len() == 1 => format!("delete {} from bucket {bucket}", keys[0]),
             What::Delete(keys) => format!("delete {} objects from bucket {bucket}", keys.len()),
         }
     }

@@ -185,7 +185,7 @@ impl Service {
         }
         match self.head(object).await {
             Ok(Some(head)) if head.nonce.as_deref() == Some(nonce) && head.bytes == bytes => {
-                tracing::info!("the answer was lost, and {object} is there: {}", failure.error);
+                self.client.tell.log(&format!("the answer was lost, and {object} is there: {}", failure.error));
                 Ok(())
             }
             _ => Err(failure),

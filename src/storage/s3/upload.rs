@@ -286,7 +286,8 @@ impl Drop for S3Upload {
         if !self.over
             && let Err(error) = self.give_up()
         {
-            let text = format!("what is left of an upload could not be removed, prune will: {error}");
+            let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let text = format!("what is left of an upload could not be removed, prune will: {error}{hint}");
             self.cx.observer.event(Event::Warning { target: None, text });
         }
     }
