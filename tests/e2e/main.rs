@@ -53,6 +53,7 @@ mod replace_breaks;
 mod restore;
 mod role;
 mod s3;
+mod s3_errors;
 mod s3_faults;
 mod restore_breaks;
 mod restore_choice;

@@ -1,5 +1,7 @@
 //! The calls that are made: each as a value, so that every try signs it anew, and as words for a message.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use s3::command::{Command, Multipart};
@@ -7,7 +9,7 @@ use s3::serde_types::{CompleteMultipartUploadData, DeleteObjectsRequest, ObjectI
 use s3::signing::uri_encode;
 
 /// One call.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Call {
     pub(super) what: What,
     /// The object's whole key; of a call for the bucket, empty.
@@ -23,17 +25,72 @@ pub(super) enum What {
     /// What an object is, without its bytes.
     Head,
     /// The bytes from `first` to `last`, both of them with it.
-    Get { first: u64, last: u64 },
+    Get {
+        first: u64,
+        last: u64,
+    },
     Put,
     Initiate,
-    UploadPart { number: u32, upload: String },
-    Complete { upload: String, parts: Vec<(u32, String)> },
-    Abort { upload: String },
-    ListParts { upload: String, after: Option<u32> },
-    ListUploads { prefix: String, key: Option<String>, upload: Option<String> },
-    List { prefix: String, token: Option<String>, after: Option<String>, most: usize, encoded: bool },
+    UploadPart {
+        number: u32,
+        upload: String,
+    },
+    Complete {
+        upload: String,
+        parts: Vec<(u32, String)>,
+    },
+    Abort {
+        upload: String,
+    },
+    ListParts {
+        upload: String,
+        after: Option<u32>,
+    },
+    ListUploads {
+        prefix: String,
+        key: Option<String>,
+        upload: Option<String>,
+    },
+    List {
+        prefix: String,
+        token: Option<String>,
+        after: Option<String>,
+        most: usize,
+        encoded: bool,
+    },
     DeleteOne,
     Delete(Vec<String>),
+}
+
+/// Short: a body is a dump's bytes.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call {{ {:?} {:?}, body: {} bytes }}", self.what, self.object, self.body.len())
+    }
+}
+
+/// What tells an answer from that of any web server.
+pub(super) enum Expected {
+    /// The name of the XML's root.
+    Root(&'static str),
+    /// An `ETag` header.
+    ETag,
+    Anything,
+}
+
+impl What {
+    pub(super) fn answer(&self) -> Expected {
+        match self {
+            Self::Head | Self::Put | Self::UploadPart { .. } => Expected::ETag,
+            Self::Initiate => Expected::Root("InitiateMultipartUploadResult"),
+            Self::Complete { .. } => Expected::Root("CompleteMultipartUploadResult"),
+            Self::ListParts { .. } => Expected::Root("ListPartsResult"),
+            Self::ListUploads { .. } => Expected::Root("ListMultipartUploadsResult"),
+            Self::List { .. } => Expected::Root("ListBucketResult"),
+            Self::Delete(_) => Expected::Root("DeleteResult"),
+            Self::Get { .. } | Self::Abort { .. } | Self::DeleteOne => Expected::Anything,
+        }
+    }
 }
 
 impl Call {
@@ -66,6 +123,7 @@ impl Call {
             What::ListUploads { .. } => format!("list the uploads of bucket {bucket}"),
             What::List { .. } => format!("list bucket {bucket}"),
             What::DeleteOne => format!("delete {object} from bucket {bucket}"),
+            What::Delete(keys) if keys.len() == 1 => format!("delete {} from bucket {bucket}", keys[0]),
             What::Delete(keys) => format!("delete {} objects from bucket {bucket}", keys.len()),
         }
     }

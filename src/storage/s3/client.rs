@@ -2,6 +2,7 @@
 //! own has no private CA and no idle timeout, and drops the headers of an error. Every status is checked here, and
 //! every call is tried again here.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +18,11 @@ use s3::command::HttpMethod;
 use s3::request::Request as _;
 use s3::request::tokio_backend::ReqwestRequest;
 
-use super::call::{Call, What};
+use super::answers;
+use super::call::{Call, Expected, What};
 use super::credentials::Signing;
 use super::failure::{self, Failure, Place};
+use super::tell::Teller;
 use crate::error::{Error, Kind};
 use crate::host::clock::Clock;
 use crate::host::files;
@@ -36,12 +39,12 @@ pub(super) struct Client {
     pub(super) timeout: Duration,
     pub(super) retries: u32,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) tell: Teller,
     /// How far the service's clock is ahead of ours, from its latest answer.
     pub(super) ahead: Mutex<Option<TimeDelta>>,
 }
 
 /// What a call came to.
-#[derive(Debug)]
 pub(super) struct Answer {
     /// 200 to 299.
     pub(super) status: u16,
@@ -51,6 +54,13 @@ pub(super) struct Answer {
     pub(super) again: bool,
     /// The MD5 of what was sent, in base64, of a write.
     pub(super) sent_md5: Option<String>,
+}
+
+/// Short: a body may be long, and anybody's.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer {{ status: {}, body: {} bytes }}", self.status, self.body.len())
+    }
 }
 
 impl Answer {
@@ -137,7 +147,7 @@ impl Client {
                     failure.maybe_done |= again;
                     let Some(wait) = self.wait_after(&failure, &mut backoff) else { return Err(failure) };
                     again |= failure.maybe_done;
-                    tracing::info!("{}; another try in {:.1} s", failure.error, wait.as_secs_f64());
+                    self.tell.again(&failure.error, "trying again", wait);
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -163,6 +173,15 @@ impl Client {
             let what = call.describe(&self.place.bucket);
             return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &answer.body));
         }
+        let is_fit = match call.what.answer() {
+            Expected::Root(root) => answers::is(&answer.body, root),
+            Expected::ETag => answer.header("etag").is_some(),
+            Expected::Anything => true,
+        };
+        if !is_fit {
+            let what = call.describe(&self.place.bucket);
+            return Err(failure::of_nonsense(&what, &self.place, "its answer is none that an S3 service gives to that"));
+        }
         Ok(answer)
     }
 
@@ -176,7 +195,7 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let what = call.describe(&self.place.bucket);
         let progress = Progress::new();
-        let (request, sent_md5) = self.request(call, &progress).await.map_err(Failure::lasting)?;
+        let (request, sent_md5) = self.request(call, &progress).await?;
         let silence = || failure::of_silence(&what, &self.place, self.timeout);
         let broken = |error: reqwest::Error| failure::of_transport(&what, &self.place, &error);
         let sent = while_moving(&progress, self.timeout, self.http.execute(request)).await.ok_or_else(silence)?;
@@ -214,9 +233,12 @@ impl Client {
     }
 
     /// Makes and signs it.
-    async fn request(&self, call: &Call, progress: &Arc<Progress>) -> Result<(reqwest::Request, Option<String>), Error> {
-        let internal = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("can't make a request: {error}"));
-        let mut bucket = self.signing.bucket().await?.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
+    async fn request(&self, call: &Call, progress: &Arc<Progress>) -> Result<(reqwest::Request, Option<String>), Failure> {
+        let internal = |error: &dyn std::fmt::Display| {
+            Failure::lasting(Error::new(Kind::Internal, format!("can't make a request: {error}")))
+        };
+        let bucket = self.signing.bucket(&self.tell).await?;
+        let mut bucket = bucket.with_extra_headers(call.headers.clone()).map_err(|error| internal(&error))?;
         let query = call.query();
         if !query.is_empty() {
             let query = query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

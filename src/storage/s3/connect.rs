@@ -1,17 +1,18 @@
 //! The way to a bucket: endpoint, region, trust, proxy and keys, from the settings and the environment; and what is
 //! told of it when a person asks.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::{Certificate, NoProxy, Proxy};
+use reqwest::{Certificate, NoProxy, Proxy, Url};
 
-use super::answers;
 use super::call::{Call, What};
 use super::client::Client;
 use super::credentials::Signing;
 use super::failure::{Failure, Place};
 use super::runtime::block;
+use super::tell::Teller;
 use super::service::{Service, Shared};
 use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
@@ -25,7 +26,9 @@ const REGION: &str = "us-east-1";
 
 /// Connects; the bucket itself is not asked yet.
 pub(super) fn connect(settings: &S3Settings, cx: &Context) -> Result<Shared> {
-    let place = place_of(settings, &cx.env);
+    let mut place = place_of(settings, &cx.env);
+    let way = way(settings, &place, cx)?;
+    place.proxy = way.as_ref().map(Way::for_people);
     // A certificate can't hold for a bucket's name with a dot before the service's.
     let path_style = settings.path_style || (settings.endpoint.is_none() && settings.bucket.contains('.'));
     let signing = match &settings.keys {
@@ -39,12 +42,13 @@ pub(super) fn connect(settings: &S3Settings, cx: &Context) -> Result<Shared> {
         }
     };
     let client = Client {
-        http: http(settings, &place, cx)?,
+        http: http(settings, way)?,
         signing,
         place,
         timeout: settings.timeout,
         retries: settings.retries,
         clock: Arc::clone(&cx.clock),
+        tell: Teller::new(cx),
         ahead: Mutex::new(None),
     };
     Ok(Arc::new(Service::new(client, settings)?))
@@ -57,7 +61,7 @@ fn place_of(settings: &S3Settings, env: &Env) -> Place {
         let country = if region.starts_with("cn-") { ".cn" } else { "" };
         format!("https://s3.{region}.amazonaws.com{country}")
     });
-    Place { bucket: settings.bucket.clone(), endpoint, region }
+    Place { bucket: settings.bucket.clone(), endpoint, region, proxy: None }
 }
 
 /// The endpoint as the settings give it.
@@ -68,7 +72,7 @@ pub(super) fn endpoint_for_people(settings: &S3Settings) -> String {
     })
 }
 
-fn http(settings: &S3Settings, place: &Place, cx: &Context) -> Result<reqwest::Client> {
+fn http(settings: &S3Settings, way: Option<Way>) -> Result<reqwest::Client> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("db-backup-tools/", env!("CARGO_PKG_VERSION")))
         // A redirect's signature would be wrong: where the bucket is, the error says.
@@ -76,8 +80,8 @@ fn http(settings: &S3Settings, place: &Place, cx: &Context) -> Result<reqwest::C
         .connect_timeout(CONNECT.min(settings.timeout))
         .tcp_keepalive(Duration::from_secs(30))
         .no_proxy();
-    let mut builder = match proxy(settings, place, cx)? {
-        Some(proxy) => builder.proxy(proxy),
+    let mut builder = match way {
+        Some(way) => builder.proxy(way.proxy),
         None => builder,
     };
     if let Some(path) = &settings.ca_file {
@@ -97,29 +101,60 @@ fn http(settings: &S3Settings, place: &Place, cx: &Context) -> Result<reqwest::C
     builder.build().map_err(|error| Error::new(Kind::Internal, "can't set up HTTPS").source(error.without_url()))
 }
 
+/// A proxy on the way.
+struct Way {
+    proxy: Proxy,
+    address: Url,
+    /// What names it.
+    named: String,
+}
+
+impl Way {
+    /// The error does not quote the address: it may hold a password.
+    fn new(address: &str, except: Option<NoProxy>, named: String, written: &str) -> Result<Self> {
+        let unusable = || {
+            Error::new(Kind::Config, format!("the proxy {written} is no address that can be used"))
+                .hint("write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+        };
+        // As other programs take it.
+        let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let url = Url::parse(&address).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(unusable)?;
+        let proxy = Proxy::all(url.clone()).map_err(|_| unusable())?;
+        Ok(Self { proxy: proxy.no_proxy(except), address: url, named })
+    }
+
+    fn for_people(&self) -> String {
+        let host = self.address.host_str().unwrap_or_default();
+        let port = self.address.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{host}{port} ({})", self.address.scheme(), self.named)
+    }
+}
+
 /// `proxy:`, or that of the environment, which is never used for this machine itself.
-fn proxy(settings: &S3Settings, place: &Place, cx: &Context) -> Result<Option<Proxy>> {
-    // The address may hold a password, and reqwest's error quotes it.
-    let unusable = |written: &str| {
-        Error::new(Kind::Config, format!("the proxy {written} is no address that can be used"))
-            .hint("write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-    };
+fn way(settings: &S3Settings, place: &Place, cx: &Context) -> Result<Option<Way>> {
     if let Some(secret) = &settings.proxy {
         let address = secret.reveal(cx)?;
-        return Proxy::all(address).map(Some).map_err(|_| unusable(&secret.written));
+        return Way::new(&address, None, "`proxy:`".to_owned(), &secret.written).map(Some);
     }
-    let host = place.endpoint.split("://").nth(1).unwrap_or_default();
-    if host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]") {
+    if is_this_machine(&place.endpoint) {
         return Ok(None);
     }
-    let names = if place.endpoint.starts_with("https") { ["HTTPS_PROXY", "https_proxy"] } else { ["http_proxy", "http_proxy"] };
-    let named = names.into_iter().chain(["ALL_PROXY", "all_proxy"]);
-    let Some((name, address)) = named.filter_map(|name| Some((name, cx.env.get(name)?))).find(|(_, address)| !address.is_empty())
-    else {
-        return Ok(None);
-    };
-    let except = cx.env.get("NO_PROXY").or_else(|| cx.env.get("no_proxy")).and_then(NoProxy::from_string);
-    Proxy::all(address).map(|proxy| Some(proxy.no_proxy(except))).map_err(|_| unusable(&format!("of the variable {name}")))
+    // Not HTTP_PROXY: of a web server's child, a client's header sets it.
+    let names: &[&str] = if place.endpoint.starts_with("https") { &["HTTPS_PROXY", "https_proxy"] } else { &["http_proxy"] };
+    let named = names.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    let set = |name: &str| cx.env.get(name).filter(|value| !value.is_empty());
+    let Some((name, address)) = named.filter_map(|name| Some((name, set(name)?))).next() else { return Ok(None) };
+    let except = set("NO_PROXY").or_else(|| set("no_proxy"));
+    let unless = if except.is_some() { ", unless NO_PROXY names the service" } else { "" };
+    let named = format!("the variable {name}{unless}");
+    Way::new(address, except.and_then(NoProxy::from_string), named, &format!("of the variable {name}")).map(Some)
+}
+
+fn is_this_machine(endpoint: &str) -> bool {
+    let Ok(url) = Url::parse(endpoint) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(is_loopback)
 }
 
 /// What the service can do, for a person.
@@ -137,15 +172,36 @@ pub(super) async fn features(service: &Shared) -> Result<Vec<String>, Failure> {
     ];
     let listed = service.client.ask(&Call::new(uploads_below(service), "")).await;
     notes.push(match listed {
-        Ok(answer) if answers::parse::<answers::UploadsPage>(&answer.body, "ListMultipartUploadsResult").is_ok() => {
-            "unfinished uploads are listed".to_owned()
-        }
+        Ok(_) => "unfinished uploads are listed".to_owned(),
         Err(failure) if failure.passes => return Err(failure),
-        _ => "unfinished uploads can't be listed: have a lifecycle rule of the bucket abort them".to_owned(),
+        Err(_) => "unfinished uploads can't be listed: have a lifecycle rule of the bucket abort them".to_owned(),
     });
     Ok(notes)
 }
 
 fn uploads_below(service: &Service) -> What {
     What::ListUploads { prefix: service.prefix.clone(), key: None, upload: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_only_begins_like_this_machine_is_another() {
+        for here in ["http://localhost:9000", "https://127.0.0.1", "http://127.1.2.3:80/x", "http://[::1]:9", "http://s3.localhost"] {
+            assert!(is_this_machine(here), "{here}");
+        }
+        for elsewhere in ["http://localhost.example.org", "https://127.0.0.1.example.org", "http://10.0.0.1", "https://[fd00::1]"] {
+            assert!(!is_this_machine(elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_told_of_without_its_password() {
+        let way = Way::new("http://u:hunter2@proxy.example.org:3128", None, "`proxy:`".into(), "***").unwrap();
+        assert_eq!(way.for_people(), "http://proxy.example.org:3128 (`proxy:`)");
+        let error = Way::new("socks5://u:hunter2@proxy", None, "`proxy:`".into(), "***").err().unwrap();
+        assert_eq!(error.to_string(), "the proxy *** is no address that can be used");
+    }
 }

@@ -36,6 +36,8 @@ pub(super) struct Place {
     /// With its scheme, without a secret.
     pub(super) endpoint: String,
     pub(super) region: String,
+    /// Through which proxy, without its password, and where that is set.
+    pub(super) proxy: Option<String>,
 }
 
 /// The XML of an error.
@@ -105,7 +107,8 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
         (404, _) => Kind::Missing,
         _ => Kind::StorageDenied,
     };
-    let region = header("x-amz-bucket-region").map(str::to_owned).or_else(|| (!said.region.is_empty()).then(|| said.region.clone()));
+    let region =
+        header("x-amz-bucket-region").map(str::to_owned).or_else(|| (!said.region.is_empty()).then(|| said.region.clone()));
     let words = words_of(status, &said, body);
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     let hint = hint_for(status, &said, region.as_deref(), what, place, body);
@@ -155,6 +158,8 @@ fn hint_for(status: u16, said: &Said, region: Option<&str>, what: &str, place: &
             (None, "") => "correct `region:` or `endpoint:`: the bucket is somewhere else".into(),
             (None, endpoint) => format!("the bucket is at {endpoint}: correct `region:` or `endpoint:`"),
         },
+        ("", 407) => hint_of_proxy(place),
+        ("", 403) if !is_xml(body) => "is there an S3 service at `endpoint:`, and no other web server?".into(),
         ("AccessDenied" | "AllAccessDisabled" | "", 403) => {
             format!("give the key the permission {} on the bucket {bucket}, or check which key it is", permission_for(what))
         }
@@ -162,7 +167,9 @@ fn hint_for(status: u16, said: &Said, region: Option<&str>, what: &str, place: &
         ("InvalidStorageClass", _) => "check `storage_class:`: the service has no such class".into(),
         ("EntityTooLarge", _) => "lower `part_size:`".into(),
         ("InvalidPart" | "EntityTooSmall", _) => "the service wants other parts: set `part_size:` to what it documents".into(),
-        ("QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage", _) | (_, 507) => "make room there, or raise the quota".into(),
+        ("QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage", _) | (_, 507) => {
+            "make room there, or raise the quota".into()
+        }
         ("InvalidObjectState", _) => "the object is archived: restore it at the service first".into(),
         ("", 400) if String::from_utf8_lossy(body).to_ascii_lowercase().contains("https") => {
             "the service speaks HTTPS there: write https:// in `endpoint:`".into()
@@ -170,6 +177,19 @@ fn hint_for(status: u16, said: &Said, region: Option<&str>, what: &str, place: &
         ("", 401..=404) => "is there an S3 service at `endpoint:`, and no other web server?".into(),
         _ => return None,
     })
+}
+
+/// Of a body that says something; an answer to a HEAD has none.
+fn is_xml(body: &[u8]) -> bool {
+    let text = body.trim_ascii_start();
+    text.is_empty() || text.starts_with(b"<?xml")
+}
+
+fn hint_of_proxy(place: &Place) -> String {
+    match &place.proxy {
+        Some(proxy) => format!("look at the proxy, {proxy}: its address, user and password, and whether it reaches the service"),
+        None => "is there an S3 service at `endpoint:`, and no proxy?".to_owned(),
+    }
 }
 
 /// The permission of AWS's names that a call needs; other services follow them.
@@ -192,33 +212,49 @@ pub(super) fn of_transport(what: &str, place: &Place, error: &reqwest::Error) ->
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if !chain.contains(&text) {
+        if !chain.contains(&text) && !text.starts_with("client error (") {
             chain.push(text);
         }
         source = cause.source();
     }
     let cause = if chain.is_empty() { "the connection failed".to_owned() } else { chain.join(": ") };
+    let (lasts, hint) = hint_of_transport(&cause, error.is_connect(), place);
+    let error = Error::new(Kind::Connection, format!("can't {what} at {}: {cause}", place.endpoint)).hint(hint);
+    if lasts { Failure::lasting(error.kind_is(Kind::StorageDenied)) } else { Failure::passing(error) }
+}
+
+/// Whether it stays so, and what to do.
+fn hint_of_transport(cause: &str, is_connect: bool, place: &Place) -> (bool, String) {
     let lower = cause.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let told = |hint: &str| Error::new(Kind::Connection, format!("can't {what} at {}: {cause}", place.endpoint)).hint(hint);
-    if has(&["unknownissuer", "unknown issuer", "invalid peer certificate", "certificate"]) {
-        let hint = "the service's certificate is not trusted: give its authority's with `ca_file:`, or correct `endpoint:`";
-        return Failure::lasting(told(hint).kind_is(Kind::StorageDenied));
-    }
-    if has(&["invalidcontenttype", "corrupt message", "invalid content type"]) {
-        let hint = "the service speaks plain HTTP there: write http:// in `endpoint:`, if the network between is trusted";
-        return Failure::lasting(told(hint).kind_is(Kind::StorageDenied));
-    }
-    if has(&["lookup address", "name or service not known", "failed to resolve", "dns error"]) {
-        return Failure::passing(told("check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS"));
-    }
-    if has(&["connection refused"]) {
-        return Failure::passing(told("is the service running, and are host and port in `endpoint:` right?"));
-    }
-    if has(&["proxy", "tunnel"]) {
-        return Failure::passing(told("check `proxy:`, or the variables HTTPS_PROXY and NO_PROXY"));
-    }
-    Failure::passing(told("look at the network between, and at the service's log"))
+    let (lasts, hint) = match () {
+        () if has(&["notvalidforname", "not valid for name"]) => {
+            (true, "the service's certificate is for another name: correct `endpoint:`")
+        }
+        () if has(&["certificate expired", "certificate not valid yet", "certificate has expired"]) => {
+            (true, "renew the service's certificate, or set this machine's clock")
+        }
+        () if has(&["certificate"]) => {
+            (true, "the service's certificate is not trusted: give its authority's with `ca_file:`, or correct `endpoint:`")
+        }
+        () if has(&["invalidcontenttype", "corrupt message", "invalid content type"]) => {
+            (true, "the service speaks plain HTTP there: write http:// in `endpoint:`, if the network between is trusted")
+        }
+        () if has(&["invalid http version"]) => {
+            (true, "what is there does not speak HTTP: if it is HTTPS, write https:// in `endpoint:`")
+        }
+        () if has(&["proxy auth"]) => return (true, hint_of_proxy(place)),
+        () if is_connect && place.proxy.is_some() => return (false, hint_of_proxy(place)),
+        () if has(&["lookup address", "name or service not known", "failed to resolve", "dns error"]) => {
+            (false, "check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS")
+        }
+        () if has(&["connection refused"]) => (false, "is the service running, and are host and port in `endpoint:` right?"),
+        () if is_connect && has(&["deadline has elapsed", "timed out"]) => {
+            (false, "nothing answers there: check host and port in `endpoint:`, and what firewalls let through")
+        }
+        () => (false, "look at the network between, and at the service's log"),
+    };
+    (lasts, hint.to_owned())
 }
 
 /// The service said nothing for too long.
@@ -238,7 +274,11 @@ pub(super) fn of_key(key: &str, place: &Place, code: &str, message: &str) -> Err
     let said = Said { code: code.to_owned(), message: message.to_owned(), ..Said::default() };
     let what = format!("delete {key} from bucket {}", place.bucket);
     let words = if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") };
-    let kind = if matches!(code, "" | "InternalError" | "SlowDown" | "ServiceUnavailable") { Kind::Storage } else { Kind::StorageDenied };
+    let kind = if matches!(code, "" | "InternalError" | "SlowDown" | "ServiceUnavailable") {
+        Kind::Storage
+    } else {
+        Kind::StorageDenied
+    };
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     match hint_for(if code == "AccessDenied" { 403 } else { 0 }, &said, None, &what, place, b"") {
         Some(hint) => error.hint(hint),

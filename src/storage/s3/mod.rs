@@ -12,6 +12,7 @@ mod read;
 mod runtime;
 mod service;
 pub mod sizing;
+mod tell;
 mod upload;
 
 use std::io::Read;

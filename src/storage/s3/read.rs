@@ -108,7 +108,7 @@ async fn range(service: &Shared, object: &str, head: &Head, first: u64, last: u6
             backoff.progressed(client.retries);
         }
         let Some(wait) = client.wait_after(&failure, &mut backoff) else { return Err(failure) };
-        tracing::info!("{}; taken up again at byte {} in {:.1} s", failure.error, first + bytes.len() as u64, wait.as_secs_f64());
+        client.tell.again(&failure.error, &format!("going on at byte {}", first + bytes.len() as u64), wait);
         tokio::time::sleep(wait).await;
     }
 }

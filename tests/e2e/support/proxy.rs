@@ -60,6 +60,8 @@ pub enum Fault {
     Slow(u32),
     /// The server is not asked; this comes with status 200.
     Body(Vec<u8>),
+    /// The server is not asked; this comes: status, headers and body.
+    Answer(u16, Vec<(&'static str, String)>, String),
 }
 
 /// A request that came.
@@ -71,6 +73,8 @@ pub struct Call {
     pub method: String,
     /// Path and query as sent.
     pub target: String,
+    /// Its headers, their names in small letters.
+    pub headers: BTreeMap<String, String>,
     /// What it met.
     pub fault: Option<Fault>,
 }
@@ -238,7 +242,7 @@ impl Inner {
                 }
                 continue;
             }
-            if server.as_mut().is_none_or(|server| is_closed(server)) {
+            if server.as_mut().is_none_or(is_closed) {
                 let stream = TcpStream::connect((HOST, self.server))?;
                 stream.set_nodelay(true)?;
                 self.keep(number, &stream)?;
@@ -257,7 +261,7 @@ impl Inner {
         let kind = classify(method, target);
         let mut state = self.lock();
         let fault = take_fault(&mut state.armed, kind);
-        let call = Call { kind, method: method.to_owned(), target: target.to_owned(), fault: fault.clone() };
+        let call = Call { kind, method: method.to_owned(), target: target.to_owned(), headers: head.headers(), fault: fault.clone() };
         state.calls.push(call);
         (kind, fault)
     }
@@ -270,7 +274,7 @@ impl Inner {
         requests: &mut impl BufRead,
         mut client: &TcpStream,
     ) -> io::Result<bool> {
-        let (status, retry, body) = match fault {
+        let (status, headers, body) = match fault {
             Some(Fault::Status(status, code, retry)) => {
                 let retry = retry.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
                 let body = format!(
@@ -279,6 +283,10 @@ impl Inner {
                 (*status, retry, body.into_bytes())
             }
             Some(Fault::Body(body)) => (200, String::new(), body.clone()),
+            Some(Fault::Answer(status, headers, body)) => {
+                let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                (*status, headers, body.clone().into_bytes())
+            }
             Some(Fault::Reset) => {
                 rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -294,7 +302,7 @@ impl Inner {
         let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         write!(
             client,
-            "HTTP/1.1 {status} Injected\r\nDate: {date}\r\nContent-Type: {kind}\r\n{retry}Content-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status} Injected\r\nDate: {date}\r\nContent-Type: {kind}\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         )?;
         if head.method_and_target().0 != "HEAD" {
@@ -333,7 +341,8 @@ impl Inner {
         if cuts_request {
             // The server sees the end now; the client's connection may stay open.
             server.get_mut().shutdown(Shutdown::Both)?;
-            return self.end_halfway(fault);
+            self.end_halfway(fault);
+            return Ok(false);
         }
         let mut answer = Head::read(server)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         while answer.status() == 100 {
@@ -346,14 +355,17 @@ impl Inner {
         }
         client.write_all(&answer.bytes())?;
         pass_body(server, &mut client, body, Flow { rate, half: halves })?;
-        if halves { self.end_halfway(fault) } else { Ok(!answer.closes()) }
+        if halves {
+            self.end_halfway(fault);
+        }
+        Ok(!halves && !answer.closes())
     }
 
-    fn end_halfway(&self, fault: Option<&Fault>) -> io::Result<bool> {
+    /// What a cut ends with; not at all where it is to stall.
+    fn end_halfway(&self, fault: Option<&Fault>) {
         if fault == Some(&Fault::StallHalfway) {
             self.wait_for_the_end();
         }
-        Ok(false)
     }
 }
 
@@ -373,11 +385,9 @@ impl Write for OrNot<'_> {
 /// Whether a server has closed a connection that was kept open.
 fn is_closed(server: &mut BufReader<TcpStream>) -> bool {
     let stream = server.get_ref();
-    let closed = stream.set_nonblocking(true).and_then(|()| match stream.peek(&mut [0]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        _ => Ok(true),
-    });
-    stream.set_nonblocking(false).is_err() || closed.unwrap_or(true)
+    let would_block = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let open = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0])).is_err_and(would_block);
+    stream.set_nonblocking(false).is_err() || !open
 }
 
 fn take_fault(armed: &mut Vec<Armed>, kind: Kind) -> Option<Fault> {

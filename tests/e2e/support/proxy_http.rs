@@ -1,5 +1,6 @@
 //! As much of HTTP/1.1 as the fault proxy takes: heads, and bodies that are passed on as they come.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,12 @@ impl Head {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then_some(value.trim())
         })
+    }
+
+    /// All headers, their names in small letters.
+    pub fn headers(&self) -> BTreeMap<String, String> {
+        let pairs = self.0[1..].iter().filter_map(|line| line.split_once(':'));
+        pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect()
     }
 
     /// Takes a header away.
