@@ -4,6 +4,7 @@
 //! keys for the page's. The policies are applied to a bucket of Ceph, which refuses what they do not allow.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,8 @@ use crate::s3::database;
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, ACCESS_KEY, Ceph, S3Bucket, SECRET_KEY, Server};
 use crate::support::s3_request::Request;
-use crate::support::{SHARED, Test};
+use crate::support::tool::files_below;
+use crate::support::{SHARED, Test, repository};
 
 const PAGE: &str = "QUICKSTART.md";
 
@@ -259,4 +261,21 @@ fn the_policies_for_restores_and_for_pruning_suffice_for_that_alone() {
     test.run(["backup"]).fails(1).says("s3:PutObject");
     allow_only(&bucket, &everything());
     assert_eq!(bucket.keys().iter().filter(|key| key.ends_with(".manifest.json")).count(), 1);
+}
+
+#[test]
+fn every_error_that_is_explained_is_one_that_is_told() {
+    let page = page("docs/storages.md");
+    let rows = page.text.lines().skip_while(|line| *line != "## When something fails").filter(|line| line.starts_with("| "));
+    let directory = repository().join("src/storage/s3");
+    let sources = files_below(&directory).into_iter().map(|file| fs::read_to_string(directory.join(file)).unwrap());
+    let sources: String = sources.collect();
+    let mut seen = 0;
+    for row in rows.skip(1).take_while(|row| row.contains('`')) {
+        for said in row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2) {
+            assert!(sources.contains(said), "no source has {said:?}, which docs/storages.md explains");
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "only {seen}");
 }
