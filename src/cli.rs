@@ -166,8 +166,8 @@ pub struct Generate {
 /// `validate`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
---connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage with
-prune: false it stores no probe: there it lists, and begins an upload and gives it up.
+--connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage
+with prune: false it stores no probe: there it lists, and begins an upload and gives it up.
 
 Example:
   db-backup-tools validate --connect    # before the first night")]

@@ -110,8 +110,8 @@ fn help_of_validate() {
                                  [possible values: text, json]
           --json                 Print one JSON document on stdout, on errors too
 
-    --connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage with
-    prune: false it stores no probe: there it lists, and begins an upload and gives it up.
+    --connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage
+    with prune: false it stores no probe: there it lists, and begins an upload and gives it up.
 
     Example:
       db-backup-tools validate --connect    # before the first night

@@ -162,7 +162,8 @@ fn allow_only(bucket: &S3Bucket, allowed: &BTreeSet<String>) {
     let resources = ["", "/*"].map(|below| format!("arn:aws:s3:::{}{below}", bucket.name()));
     let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": denied, "Resource": resources });
     let policy = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
-    let request = Request { method: "PUT", query: vec![("policy", String::new())], body: policy.as_bytes(), ..bucket.request("") };
+    let request =
+        Request { method: "PUT", query: vec![("policy", String::new())], body: policy.as_bytes(), ..bucket.request("") };
     assert!(matches!(bucket.ask(&request).status, 200 | 204));
 }
 
