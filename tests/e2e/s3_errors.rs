@@ -21,7 +21,8 @@ pub(crate) fn told<'a>(runs: impl IntoIterator<Item = (&'a str, Ran)>) -> String
     let mut lines = String::new();
     for (what, ran) in runs {
         let ran = ran.never_shows(SECRET_KEY).never_shows(ACCESS_KEY);
-        let of_summary = |line: &&str| !line.starts_with("list: ") && !line.starts_with("backup: ") && !line.starts_with("app: failed");
+        let of_summary =
+            |line: &&str| !line.starts_with("list: ") && !line.starts_with("backup: ") && !line.starts_with("app: failed");
         let said: Vec<&str> = ran.stderr.lines().filter(of_summary).collect();
         lines.push_str(&format!("== {what}: exit {}\n{}\n", ran.code.unwrap_or(-1), said.join("\n")));
     }
@@ -109,7 +110,9 @@ fn each_permission_that_lacks_is_named() {
 #[test]
 fn what_a_service_says_and_what_to_do() {
     let Some((_, proxy, test)) = backup_through("storage_class: GLACIER_IR") else { return };
-    let xml = |code: &str, more: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Said so.</Message>{more}</Error>");
+    let xml = |code: &str, more: &str| {
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Said so.</Message>{more}</Error>")
+    };
     let plain = |status, code: &str| Fault::Answer(status, Vec::new(), xml(code, ""));
     let elsewhere = || vec![("x-amz-bucket-region", "eu-north-1".to_owned())];
     let page = |status| Fault::Answer(status, Vec::new(), "<html><body>It works!</body></html>".into());
@@ -142,11 +145,19 @@ fn what_a_service_says_and_what_to_do() {
 
 #[test]
 fn no_way_there() {
-    let yaml = |endpoint: &str| format!("{{ type: s3, bucket: nightly, endpoint: '{endpoint}', access_key_id: {ACCESS_KEY}, secret_access_key: {SECRET_KEY}, retries: 0, timeout: 1s }}");
+    let yaml = |endpoint: &str| {
+        format!(
+            "{{ type: s3, bucket: nightly, endpoint: '{endpoint}', access_key_id: {ACCESS_KEY}, secret_access_key: {SECRET_KEY}, retries: 0, timeout: 1s }}"
+        )
+    };
     // Its backlog is full, and nobody takes from it: what comes now waits.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let waiting: Vec<_> = (0..200).map_while(|_| std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), std::time::Duration::from_millis(200)).ok()).collect();
+    let waiting: Vec<_> = (0..200)
+        .map_while(|_| {
+            std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), std::time::Duration::from_millis(200)).ok()
+        })
+        .collect();
     let mut runs = vec![
         ("no such name", listing(&yaml("http://nowhere.invalid:9")).run(["list"])),
         ("refused", listing(&yaml("http://127.0.0.1:9")).run(["list"])),

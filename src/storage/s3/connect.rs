@@ -12,8 +12,8 @@ use super::client::Client;
 use super::credentials::Signing;
 use super::failure::{Failure, Place};
 use super::runtime::block;
-use super::tell::Teller;
 use super::service::{Service, Shared};
+use super::tell::Teller;
 use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, Env};
@@ -189,10 +189,13 @@ mod tests {
 
     #[test]
     fn a_host_that_only_begins_like_this_machine_is_another() {
-        for here in ["http://localhost:9000", "https://127.0.0.1", "http://127.1.2.3:80/x", "http://[::1]:9", "http://s3.localhost"] {
+        for here in
+            ["http://localhost:9000", "https://127.0.0.1", "http://127.1.2.3:80/x", "http://[::1]:9", "http://s3.localhost"]
+        {
             assert!(is_this_machine(here), "{here}");
         }
-        for elsewhere in ["http://localhost.example.org", "https://127.0.0.1.example.org", "http://10.0.0.1", "https://[fd00::1]"] {
+        for elsewhere in ["http://localhost.example.org", "https://127.0.0.1.example.org", "http://10.0.0.1", "https://[fd00::1]"]
+        {
             assert!(!is_this_machine(elsewhere), "{elsewhere}");
         }
     }
