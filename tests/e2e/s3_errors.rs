@@ -1,6 +1,8 @@
 //! What a person is told when an S3 service says no, or is none: what was asked, the service's own words, and what to do.
 
-use std::net::TcpListener;
+use std::fmt::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use crate::s3_faults::DATABASE;
 use crate::support::proxy::{Fault, Kind, Proxy};
@@ -23,7 +25,7 @@ pub(crate) fn told<'a>(runs: impl IntoIterator<Item = (&'a str, Ran)>) -> String
         let ran = ran.never_shows(SECRET_KEY).never_shows(ACCESS_KEY);
         let of_summary = |line: &&str| !line.starts_with("list: ") && !line.starts_with("backup: ") && !line.starts_with("app: failed");
         let said: Vec<&str> = ran.stderr.lines().filter(of_summary).collect();
-        lines.push_str(&format!("== {what}: exit {}\n{}\n", ran.code.unwrap_or(-1), said.join("\n")));
+        writeln!(lines, "== {what}: exit {}\n{}{}", ran.code.unwrap_or(-1), ran.stdout, said.join("\n")).unwrap();
     }
     lines
 }
@@ -35,6 +37,8 @@ pub(crate) fn redacted(assert: impl FnOnce()) {
     settings.add_filter(r"test-[0-9a-f-]{18}", "BUCKET");
     settings.add_filter(r"\d{8}_\d{6}Z(-[a-z0-9]{4})?", "ID");
     settings.add_filter(r"\d+(\.\d+)? m?s\b", "TIME");
+    settings.add_filter(r"\b\d{10}\b", "SECONDS");
+    settings.add_filter(r"\d+ seconds ago", "SECONDS ago");
     settings.bind(assert);
 }
 
@@ -146,7 +150,7 @@ fn no_way_there() {
     // Its backlog is full, and nobody takes from it: what comes now waits.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let waiting: Vec<_> = (0..200).map_while(|_| std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), std::time::Duration::from_millis(200)).ok()).collect();
+    let waiting: Vec<_> = (0..200).map_while(|_| TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_millis(200)).ok()).collect();
     let mut runs = vec![
         ("no such name", listing(&yaml("http://nowhere.invalid:9")).run(["list"])),
         ("refused", listing(&yaml("http://127.0.0.1:9")).run(["list"])),

@@ -187,7 +187,7 @@ impl Client {
         let progress = Progress::new();
         let (request, sent_md5) = self.request(call, &progress).await?;
         let silence = || failure::of_silence(&what, &self.place, self.timeout);
-        let broken = |error: reqwest::Error| failure::of_transport(&what, &self.place, &error);
+        let broken = |error: reqwest::Error| failure::of_transport(&what, &self.place, self.has_answered(), &error);
         let sent = while_moving(&progress, self.timeout, self.http.execute(request)).await.ok_or_else(silence)?;
         let mut response = sent.map_err(broken)?;
         progress.moved();
@@ -254,6 +254,10 @@ impl Client {
             request = request.body(reqwest::Body::wrap(Watched { bytes: body, progress: Arc::clone(progress) }));
         }
         Ok((request.build().map_err(|error| internal(&error))?, md5))
+    }
+
+    fn has_answered(&self) -> bool {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn note_clock(&self, headers: &HeaderMap) {

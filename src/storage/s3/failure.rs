@@ -135,6 +135,9 @@ fn words_of(status: u16, said: &Said, body: &[u8]) -> String {
         return format!("{}{message} (HTTP {status})", shown(&said.code));
     }
     let text = shown(&String::from_utf8_lossy(body));
+    if status == 407 {
+        return "the proxy answered HTTP 407".to_owned();
+    }
     if text.is_empty() { format!("the service answered HTTP {status}") } else { format!("HTTP {status}: {text}") }
 }
 
@@ -203,8 +206,8 @@ fn permission_for(what: &str) -> &'static str {
     }
 }
 
-/// No answer came, or not all of one.
-pub(super) fn of_transport(what: &str, place: &Place, error: &reqwest::Error) -> Failure {
+/// No answer came, or not all of one. `has_answered`: another call had one.
+pub(super) fn of_transport(what: &str, place: &Place, has_answered: bool, error: &reqwest::Error) -> Failure {
     let mut chain: Vec<String> = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -215,13 +218,13 @@ pub(super) fn of_transport(what: &str, place: &Place, error: &reqwest::Error) ->
         source = cause.source();
     }
     let cause = if chain.is_empty() { "the connection failed".to_owned() } else { chain.join(": ") };
-    let (lasts, hint) = hint_of_transport(&cause, error.is_connect(), place);
+    let (lasts, hint) = hint_of_transport(&cause, error.is_connect(), has_answered, place);
     let error = Error::new(Kind::Connection, format!("can't {what} at {}: {cause}", place.endpoint)).hint(hint);
     if lasts { Failure::lasting(error.kind_is(Kind::StorageDenied)) } else { Failure::passing(error) }
 }
 
 /// Whether it stays so, and what to do.
-fn hint_of_transport(cause: &str, is_connect: bool, place: &Place) -> (bool, String) {
+fn hint_of_transport(cause: &str, is_connect: bool, has_answered: bool, place: &Place) -> (bool, String) {
     let lower = cause.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (lasts, hint) = match () {
@@ -248,6 +251,9 @@ fn hint_of_transport(cause: &str, is_connect: bool, place: &Place) -> (bool, Str
         () if has(&["connection refused"]) => (false, "is the service running, and are host and port in `endpoint:` right?"),
         () if is_connect && has(&["deadline has elapsed", "timed out"]) => {
             (false, "nothing answers there: check host and port in `endpoint:`, and what firewalls let through")
+        }
+        () if !has_answered && place.endpoint.starts_with("http:") && has(&["connection reset", "connection closed"]) => {
+            (false, "does the service speak HTTPS there? Then write https:// in `endpoint:`; else look at its log")
         }
         () => (false, "look at the network between, and at the service's log"),
     };
