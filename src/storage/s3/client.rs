@@ -21,6 +21,7 @@ use s3::request::tokio_backend::ReqwestRequest;
 use super::call::{Call, What};
 use super::credentials::Signing;
 use super::failure::{self, Failure, Place};
+use super::sign;
 use super::tell::Teller;
 use crate::error::{Error, Kind};
 use crate::host::clock::Clock;
@@ -235,7 +236,7 @@ impl Client {
             bucket = bucket.with_extra_query(query).map_err(|error| internal(&error))?;
         }
         let signed = ReqwestRequest::new(&bucket, &call.object, call.command()).await.map_err(|error| internal(&error))?;
-        let headers = signed.headers().await.map_err(|error| internal(&error))?;
+        let headers = sign::headers(&signed).await.map_err(|error| internal(&error))?;
         let url = signed.url().map_err(|error| internal(&error))?;
         let method = match signed.command.http_verb() {
             HttpMethod::Head => Method::HEAD,
