@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crate::s3_errors::{listing, redacted, told};
 use crate::s3_faults::DATABASE;
-use crate::support::{Test, eventually};
 use crate::support::s3::{ACCESS_KEY, S3Bucket, S3sFs, SECRET_KEY};
 use crate::support::ways::{Forward, Tls};
+use crate::support::{Test, eventually};
 
 /// A storage on a bucket by another way.
 fn at(bucket: &S3Bucket, endpoint: &str, more: &str) -> String {
@@ -40,17 +40,33 @@ fn an_authority_of_its_own_is_trusted_by_its_file() {
     no_ca.write("empty.pem", "");
     no_ca.write("no.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n");
     let ca_at = |name: &str| at(&bucket, &endpoint, &format!(", ca_file: '{}'", no_ca.path(name).display()));
-    let plain = format!("http://127.0.0.1:{}", tls.port());
+    // How it ends the connection, is up to it.
+    let plain = listing(&at(&bucket, &format!("http://127.0.0.1:{}", tls.port()), "")).run(["list"]).fails(1);
+    plain.says("hint: does the service speak HTTPS there? Then write https:// in `endpoint:`");
     let runs = [
         ("not trusted", listing(&at(&bucket, &endpoint, "")).run(["list"])),
         ("ca_file without certificates", listing(&ca_at("empty.pem")).run(["list"])),
         ("ca_file of nonsense", listing(&ca_at("no.pem")).run(["list"])),
         ("ca_file that is not there", listing(&ca_at("none.pem")).run(["list"])),
-        ("HTTPS where HTTP was meant", listing(&at(&bucket, &plain, "")).run(["list"])),
     ];
     let directory = no_ca.path("").display().to_string();
     let text = told(runs).replace(&directory, "DIR/");
-    redacted(|| insta::assert_snapshot!(text, @""));
+    redacted(|| {
+        insta::assert_snapshot!(text, @r#"
+    == not trusted: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: UnknownIssuer
+      hint: the service's certificate is not trusted: give its authority's with `ca_file:`, or correct `endpoint:`
+    == ca_file without certificates: exit 2
+    error: backup.yml: storages.offsite.ca_file (line 5): the certificate file "DIR/empty.pem" can't be used: it holds no PEM certificate
+      hint: it must hold the authority's certificate, with its lines -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----
+    == ca_file of nonsense: exit 2
+    error: backup.yml: storages.offsite.ca_file (line 5): the certificate file "DIR/no.pem" can't be used: a certificate in it is damaged
+      hint: it must hold the authority's certificate, with its lines -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----
+    == ca_file that is not there: exit 2
+    error: backup.yml: storages.offsite.ca_file (line 5): the certificate file "DIR/none.pem" can't be read: No such file or directory (os error 2)
+      hint: check the path and its mode
+    "#)
+    });
 }
 
 #[test]
@@ -67,7 +83,16 @@ fn a_certificate_for_another_name_or_out_of_date_is_told_of() {
         eventually(what, || test.run(["list"]).code == Some(1));
         runs.push((what, test.run(["list"])));
     }
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    redacted(|| {
+        insta::assert_snapshot!(told(runs), @r#"
+    == another name: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: certificate not valid for name "127.0.0.1"; certificate is only valid for DnsName("storage.test")
+      hint: the service's certificate is for another name: correct `endpoint:`
+    == expired: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: certificate expired: verification time SECONDS (UNIX), but certificate is not valid after SECONDS (SECONDS ago)
+      hint: renew the service's certificate, or set this machine's clock
+    "#)
+    });
 }
 
 const USER: &str = "dXNlcjpodW50ZXIy"; // user:hunter2
@@ -94,7 +119,19 @@ fn a_proxy_of_the_settings_is_gone_through() {
         ("no such proxy", listing(&through("http://user:hunter3@nowhere.invalid:9")).run(["list"])),
     ]
     .map(|(what, ran)| (what, ran.never_shows("hunter3")));
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    redacted(|| {
+        insta::assert_snapshot!(told(runs), @"
+    == wrong password: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: the proxy answered HTTP 407
+      hint: look at the proxy, http://HOST:PORT (`proxy:`): its address, user and password, and whether it reaches the service
+    == no proxy there: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: tcp connect error: Connection refused (os error 111)
+      hint: look at the proxy, http://HOST:PORT (`proxy:`): its address, user and password, and whether it reaches the service
+    == no such proxy: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
+      hint: look at the proxy, http://nowhere.invalid:9 (`proxy:`): its address, user and password, and whether it reaches the service
+    ")
+    });
 }
 
 #[test]
@@ -107,13 +144,24 @@ fn https_goes_through_a_tunnel() {
         let more = format!(", ca_file: '{}'{proxy}", tls.authority().display());
         at(&bucket, "https://storage.test:9", &more)
     };
-    Test::of(&DATABASE).storages([("offsite", storage(""))]).env("HTTPS_PROXY", format!("http://{}", proxy.address())).run(["backup"]).ok();
+    Test::of(&DATABASE)
+        .storages([("offsite", storage(""))])
+        .env("HTTPS_PROXY", format!("http://{}", proxy.address()))
+        .run(["backup"])
+        .ok();
     let asked = proxy.asked();
     assert!(!asked.is_empty() && asked.iter().all(|asked| asked == "CONNECT storage.test:9"), "{asked:?}");
     listing(&storage(&format!(", proxy: 'http://user:hunter2@{}'", strict.address()))).run(["list"]).ok();
     assert!(!strict.asked().is_empty());
-    let wrong = listing(&storage(&format!(", proxy: 'http://user:hunter3@{}'", strict.address()))).run(["list"]).never_shows("hunter3");
-    redacted(|| insta::assert_snapshot!(told([("wrong password", wrong)]), @""));
+    let wrong =
+        listing(&storage(&format!(", proxy: 'http://user:hunter3@{}'", strict.address()))).run(["list"]).never_shows("hunter3");
+    redacted(|| {
+        insta::assert_snapshot!(told([("wrong password", wrong)]), @"
+    == wrong password: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at https://storage.test:9: tunnel error: proxy authorization required
+      hint: look at the proxy, http://HOST:PORT (`proxy:`): its address, user and password, and whether it reaches the service
+    ")
+    });
 }
 
 #[test]
@@ -124,7 +172,9 @@ fn proxies_of_the_environment_are_for_other_machines() {
     let far = || listing(&at(&bucket, "http://storage.test:9", ""));
     let near = listing(&at(&bucket, &server.endpoint(), ""));
     let address = proxy.address();
-    for (name, value) in [("http_proxy", format!("http://{address}")), ("ALL_PROXY", address.clone()), ("all_proxy", format!("http://{address}/"))] {
+    for (name, value) in
+        [("http_proxy", format!("http://{address}")), ("ALL_PROXY", address.clone()), ("all_proxy", format!("http://{address}/"))]
+    {
         let before = proxy.asked().len();
         far().env(name, &value).run(["list"]).ok();
         assert!(proxy.asked().len() > before, "{name}");
@@ -141,5 +191,23 @@ fn proxies_of_the_environment_are_for_other_machines() {
     ];
     let runs = unreachable.map(|(what, test)| (what, test.run(["list"]).never_shows("hunter2")));
     assert_eq!(proxy.asked().len(), before);
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    redacted(|| {
+        insta::assert_snapshot!(told(runs), @"
+    == HTTP_PROXY: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
+      hint: check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS
+    == HTTPS_PROXY of an http: endpoint: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
+      hint: check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS
+    == NO_PROXY: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
+      hint: look at the proxy, http://HOST:PORT (the variable http_proxy, unless NO_PROXY names the service): its address, user and password, and whether it reaches the service
+    == NO_PROXY of a domain: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
+      hint: look at the proxy, http://HOST:PORT (the variable http_proxy, unless NO_PROXY names the service): its address, user and password, and whether it reaches the service
+    == no address: exit 2
+    error: storage offsite: list: the proxy of the variable http_proxy is no address that can be used
+      hint: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT
+    ")
+    });
 }

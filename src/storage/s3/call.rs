@@ -25,15 +25,39 @@ pub(super) enum What {
     /// What an object is, without its bytes.
     Head,
     /// The bytes from `first` to `last`, both of them with it.
-    Get { first: u64, last: u64 },
+    Get {
+        first: u64,
+        last: u64,
+    },
     Put,
     Initiate,
-    UploadPart { number: u32, upload: String },
-    Complete { upload: String, parts: Vec<(u32, String)> },
-    Abort { upload: String },
-    ListParts { upload: String, after: Option<u32> },
-    ListUploads { prefix: String, key: Option<String>, upload: Option<String> },
-    List { prefix: String, token: Option<String>, after: Option<String>, most: usize, encoded: bool },
+    UploadPart {
+        number: u32,
+        upload: String,
+    },
+    Complete {
+        upload: String,
+        parts: Vec<(u32, String)>,
+    },
+    Abort {
+        upload: String,
+    },
+    ListParts {
+        upload: String,
+        after: Option<u32>,
+    },
+    ListUploads {
+        prefix: String,
+        key: Option<String>,
+        upload: Option<String>,
+    },
+    List {
+        prefix: String,
+        token: Option<String>,
+        after: Option<String>,
+        most: usize,
+        encoded: bool,
+    },
     DeleteOne,
     Delete(Vec<String>),
 }
@@ -141,4 +165,16 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 /// An upload's id as it may stand in a query: rust-s3 puts it there as it is.
 pub(super) fn upload_for_query(id: &str) -> String {
     uri_encode(id, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_shows_no_bytes_of_what_it_sends() {
+        let mut call = Call::new(What::Put, "web1/x").body(Bytes::from_static(b"hunter2"));
+        call.headers.insert("x-amz-security-token", http::HeaderValue::from_static("hunter2"));
+        assert_eq!(format!("{call:?}"), r#"Call { Put "web1/x", body: 7 bytes }"#);
+    }
 }

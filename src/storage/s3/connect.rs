@@ -13,8 +13,8 @@ use super::client::Client;
 use super::credentials::Signing;
 use super::failure::{Failure, Place};
 use super::runtime::block;
-use super::tell::Teller;
 use super::service::{Service, Shared};
+use super::tell::Teller;
 use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Context, Env};
@@ -78,7 +78,8 @@ fn http(settings: &S3Settings, way: Option<Way>) -> Result<reqwest::Client> {
         .user_agent(concat!("db-backup-tools/", env!("CARGO_PKG_VERSION")))
         // A redirect's signature would be wrong: where the bucket is, the error says.
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT.min(settings.timeout))
+        // Less than the limit of silence, which would end it with fewer words.
+        .connect_timeout(CONNECT.min(settings.timeout.mul_f64(0.9)))
         .tcp_keepalive(Duration::from_secs(30))
         .no_proxy();
     let mut builder = match way {
@@ -192,10 +193,13 @@ mod tests {
 
     #[test]
     fn a_host_that_only_begins_like_this_machine_is_another() {
-        for here in ["http://localhost:9000", "https://127.0.0.1", "http://127.1.2.3:80/x", "http://[::1]:9", "http://s3.localhost"] {
+        for here in
+            ["http://localhost:9000", "https://127.0.0.1", "http://127.1.2.3:80/x", "http://[::1]:9", "http://s3.localhost"]
+        {
             assert!(is_this_machine(here), "{here}");
         }
-        for elsewhere in ["http://localhost.example.org", "https://127.0.0.1.example.org", "http://10.0.0.1", "https://[fd00::1]"] {
+        for elsewhere in ["http://localhost.example.org", "https://127.0.0.1.example.org", "http://10.0.0.1", "https://[fd00::1]"]
+        {
             assert!(!is_this_machine(elsewhere), "{elsewhere}");
         }
     }

@@ -212,7 +212,8 @@ impl Chain {
         self.set("AWS_ROLE_ARN").ok_or("no web identity (AWS_ROLE_ARN is not set)")?;
         Credentials::from_sts_env(SESSION).map_err(|error| match error {
             CredentialsError::Env(_) => {
-                "the web identity: AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE count in the process's own environment alone".to_owned()
+                "the web identity: AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE count in the process's own environment alone"
+                    .to_owned()
             }
             other => format!("the web identity: {other}"),
         })
@@ -221,9 +222,14 @@ impl Chain {
     /// By the process's own environment.
     fn container(&self) -> Result<Credentials, String> {
         let names = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
-        let name = names.into_iter().find(|name| self.set(name).is_some()).ok_or_else(|| format!("no container's role ({} is not set)", names[1]))?;
+        let name = names
+            .into_iter()
+            .find(|name| self.set(name).is_some())
+            .ok_or_else(|| format!("no container's role ({} is not set)", names[1]))?;
         Credentials::from_container_credentials_provider().map_err(|error| match error {
-            CredentialsError::NotContainer => format!("the container's role: {name} counts in the process's own environment alone"),
+            CredentialsError::NotContainer => {
+                format!("the container's role: {name} counts in the process's own environment alone")
+            }
             other => format!("the container's role: {other}"),
         })
     }

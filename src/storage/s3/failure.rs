@@ -107,7 +107,8 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
         (404, _) => Kind::Missing,
         _ => Kind::StorageDenied,
     };
-    let region = header("x-amz-bucket-region").map(str::to_owned).or_else(|| (!said.region.is_empty()).then(|| said.region.clone()));
+    let region =
+        header("x-amz-bucket-region").map(str::to_owned).or_else(|| (!said.region.is_empty()).then(|| said.region.clone()));
     let words = words_of(status, &said, body);
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     let hint = hint_for(status, &said, region.as_deref(), what, place, body);
@@ -169,7 +170,9 @@ fn hint_for(status: u16, said: &Said, region: Option<&str>, what: &str, place: &
         ("InvalidStorageClass", _) => "check `storage_class:`: the service has no such class".into(),
         ("EntityTooLarge", _) => "lower `part_size:`".into(),
         ("InvalidPart" | "EntityTooSmall", _) => "the service wants other parts: set `part_size:` to what it documents".into(),
-        ("QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage", _) | (_, 507) => "make room there, or raise the quota".into(),
+        ("QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage", _) | (_, 507) => {
+            "make room there, or raise the quota".into()
+        }
         ("InvalidObjectState", _) => "the object is archived: restore it at the service first".into(),
         ("", 400) if String::from_utf8_lossy(body).to_ascii_lowercase().contains("https") => {
             "the service speaks HTTPS there: write https:// in `endpoint:`".into()
@@ -277,7 +280,11 @@ pub(super) fn of_key(key: &str, place: &Place, code: &str, message: &str) -> Err
     let said = Said { code: code.to_owned(), message: message.to_owned(), ..Said::default() };
     let what = format!("delete {key} from bucket {}", place.bucket);
     let words = if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") };
-    let kind = if matches!(code, "" | "InternalError" | "SlowDown" | "ServiceUnavailable") { Kind::Storage } else { Kind::StorageDenied };
+    let kind = if matches!(code, "" | "InternalError" | "SlowDown" | "ServiceUnavailable") {
+        Kind::Storage
+    } else {
+        Kind::StorageDenied
+    };
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     match hint_for(if code == "AccessDenied" { 403 } else { 0 }, &said, None, &what, place, b"") {
         Some(hint) => error.hint(hint),

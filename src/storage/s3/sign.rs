@@ -44,7 +44,8 @@ where
         return Ok(None);
     }
     let url = request.url()?;
-    let (method, path, query) = (request.command().http_verb().to_string(), canonical_uri_string(&url), canonical_query_string(&url));
+    let (method, path, query) =
+        (request.command().http_verb().to_string(), canonical_uri_string(&url), canonical_query_string(&url));
     let (lines, digest) = (lines.join("\n"), text("x-amz-content-sha256"));
     let canonical = format!("{method}\n{path}\n{query}\n{lines}\n\n{names}\n{digest}");
     let mut hmac = HmacSha256::new_from_slice(&request.signing_key().await?)?;

@@ -261,7 +261,8 @@ impl Inner {
         let kind = classify(method, target);
         let mut state = self.lock();
         let fault = take_fault(&mut state.armed, kind);
-        let call = Call { kind, method: method.to_owned(), target: target.to_owned(), headers: head.headers(), fault: fault.clone() };
+        let call =
+            Call { kind, method: method.to_owned(), target: target.to_owned(), headers: head.headers(), fault: fault.clone() };
         state.calls.push(call);
         (kind, fault)
     }

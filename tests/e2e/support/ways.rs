@@ -57,7 +57,8 @@ pub fn web(answer: impl Fn(&Head) -> (u16, String) + Send + Sync + 'static) -> L
         while let Some(head) = Head::read(&mut requests)? {
             pass_body(&mut requests, &mut io::sink(), head.request_body(), Flow::default())?;
             let (status, body) = answer(&head);
-            let head = format!("HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
             (&client).write_all((head + &body).as_bytes())?;
         }
         Ok(())
@@ -196,8 +197,21 @@ impl Tls {
         openssl(&[&["req", "-new", "-subj", "/CN=storage", "-keyout", "own.key", "-out", "own.csr"][..], &key].concat());
         let days = days.to_string();
         openssl(&[
-            "x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", &days, "-extfile", "names",
-            "-out", "own.pem",
+            "x509",
+            "-req",
+            "-in",
+            "own.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            &days,
+            "-extfile",
+            "names",
+            "-out",
+            "own.pem",
         ]);
         let mut child = Command::new("python3")
             .args(["-c", FORWARDER, &port.to_string(), &path("own.pem"), &path("own.key")])
