@@ -142,10 +142,10 @@ fn way(settings: &S3Settings, place: &Place, cx: &Context) -> Result<Option<Way>
         return Ok(None);
     }
     // Not HTTP_PROXY: of a web server's child, a client's header sets it.
-    let names: &[&str] = if place.endpoint.starts_with("https") { &["HTTPS_PROXY", "https_proxy"] } else { &["http_proxy"] };
-    let named = names.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    let own: &[&str] = if place.endpoint.starts_with("https") { &["HTTPS_PROXY", "https_proxy"] } else { &["http_proxy"] };
     let set = |name: &str| cx.env.get(name).filter(|value| !value.is_empty());
-    let Some((name, address)) = named.filter_map(|name| Some((name, set(name)?))).next() else { return Ok(None) };
+    let mut variables = own.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    let Some((name, address)) = variables.find_map(|name| Some((name, set(name)?))) else { return Ok(None) };
     let except = set("NO_PROXY").or_else(|| set("no_proxy"));
     let unless = if except.is_some() { ", unless NO_PROXY names the service" } else { "" };
     let named = format!("the variable {name}{unless}");

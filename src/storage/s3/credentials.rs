@@ -55,7 +55,7 @@ struct Life {
 impl Life {
     fn new(fetched: SystemTime, expires: SystemTime) -> Self {
         let left = expires.duration_since(fetched).unwrap_or_default();
-        Self { expires, renew: fetched + (left - EARLY.min(left / 4)).max(LEAST) }
+        Self { expires, renew: fetched + left.saturating_sub(EARLY.min(left / 4)).max(LEAST) }
     }
 
     /// New ones could not be had.
@@ -97,7 +97,7 @@ impl Signing {
         if let (Some(chain), true) = (&self.chain, current.is_due()) {
             match self.fetch(chain.clone()).await {
                 Ok(new) => *current = new,
-                Err(error) => current.goes_on(error, tell)?,
+                Err(error) => current.goes_on(&error, tell)?,
             }
         }
         Ok(current.bucket.clone())
@@ -116,7 +116,7 @@ impl Signed {
     }
 
     /// With the keys that there are, while they hold.
-    fn goes_on(&mut self, error: Error, tell: &Teller) -> Result<(), Failure> {
+    fn goes_on(&mut self, error: &Error, tell: &Teller) -> Result<(), Failure> {
         let now = now();
         let error = error.restated(format!("can't renew the access keys: {}", error.cause())).kind_is(Kind::Connection);
         match &mut self.life {
