@@ -77,11 +77,7 @@ impl Call {
     }
 
     fn changes(self) -> bool {
-        match self {
-            Self::Prepare | Self::Upload | Self::Write | Self::Commit | Self::Abort => true,
-            Self::PutNew | Self::Delete | Self::Discard => true,
-            Self::Features | Self::Read | Self::Stat | Self::List | Self::Leftovers | Self::Now => false,
-        }
+        !matches!(self, Self::Features | Self::Read | Self::Stat | Self::List | Self::Leftovers | Self::Now)
     }
 }
 

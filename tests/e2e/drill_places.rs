@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ use crate::support::cluster::{HOST, PASSWORD, SUPERUSER};
 use crate::support::{Cluster, Database, SHARED, Signal, Test, eventually};
 
 const DRILL: [&str; 2] = ["restore", "--drill"];
+/// At how many moments of a drill it is ended.
+const MOMENTS: u32 = 10;
 const ENDLESS: &str = "checks: [ { name: long, sql: select pg_sleep(600) is null } ]";
 
 fn tiny(cluster: &Cluster) -> Database {
@@ -129,6 +132,50 @@ fn a_signal_ends_a_temporary_server() {
     running.kill(Signal::TERM);
     running.wait().fails(143);
     assert_eq!((processes_in(&tmp), fs::read_dir(&tmp).unwrap().count()), (Vec::new(), 0));
+}
+
+#[test]
+fn a_signal_at_any_moment_of_a_drill_leaves_no_server_and_no_directory() {
+    let database = tiny(&SHARED);
+    let test = backed_up(&database).unprivileged();
+    let tmp = test.path("tmp");
+    let begun = Instant::now();
+    test.run(DRILL).ok();
+    let whole = begun.elapsed();
+    let mut ended = Vec::new();
+    for moment in 0..MOMENTS {
+        let running = test.spawn(DRILL);
+        std::thread::sleep(whole * moment / MOMENTS);
+        running.kill(Signal::TERM);
+        let ran = running.wait();
+        let left = (processes_in(&tmp), fs::read_dir(&tmp).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>());
+        assert!(left.0.is_empty() && left.1.is_empty(), "moment {moment} of {whole:?}: {left:?} {}", ran.stderr);
+        ended.push(ran.code);
+    }
+    assert!(ended.contains(&Some(143)), "{ended:?}");
+}
+
+#[test]
+fn a_server_that_is_told_to_end_before_it_listens_to_signals_ends() {
+    let database = tiny(&SHARED);
+    let test = Test::of(&database).target_option("client_bin: {bin}").fake_bin("initdb", r#"exec {real} "$@""#);
+    let test = test.fake_bin("postgres", r#": >began; sleep 1; : >begun; exec {real} "$@""#);
+    test.run(["backup"]).ok();
+    let test = test.unprivileged();
+    let tmp = test.path("tmp");
+    let mut running = test.spawn(DRILL);
+    let homes = || fs::read_dir(&tmp).unwrap().flatten().map(|entry| entry.path());
+    eventually("the server begins", || homes().any(|home| home.join("began").exists() && !home.join("begun").exists()));
+    running.kill(Signal::TERM);
+    // Well within the clean-up's limit, at which it would be killed.
+    assert!(running.ends_within(Duration::from_secs(20)));
+    running.wait().fails(143);
+    assert_eq!((processes_in(&tmp), homes().count()), (Vec::new(), 0));
+    // The same when nobody is left who could kill it.
+    let running = test.spawn(DRILL);
+    eventually("the server begins", || homes().any(|home| home.join("began").exists() && !home.join("begun").exists()));
+    running.kill(Signal::KILL);
+    eventually("server and directory are gone", || processes_in(&tmp).is_empty() && homes().count() == 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::forge::{manifest, target_on};
 use crate::support::cluster::{SUPERUSER, quoted};
-use crate::support::{Cluster, Test};
+use crate::support::{Cluster, SERVER_18, SHARED, Test};
 
 /// A server with roles of a test's own.
 fn server() -> Cluster {
@@ -107,4 +107,74 @@ fn what_can_not_be_put_back_is_said_with_its_statement() {
         .says("ALTER ROLE \"reader\" IN DATABASE \"partly_plain\" SET \"statement_timeout\" TO '3min';");
     assert_eq!(cluster.psql("postgres", "SELECT datconnlimit FROM pg_database WHERE datname = 'partly_plain'"), "7");
     drop(restored);
+}
+
+/// What a database has set, for all and for single roles.
+fn settings(cluster: &Cluster, name: &str) -> String {
+    let sql = format!(
+        "SELECT string_agg(c, ' ' ORDER BY c) FROM pg_db_role_setting s, pg_database d, unnest(setconfig) c
+          WHERE d.oid = s.setdatabase AND datname = '{name}'"
+    );
+    cluster.psql("postgres", &sql)
+}
+
+#[test]
+fn a_library_is_loaded_in_no_session_of_ours_and_set_only_where_the_server_has_it() {
+    let cluster = Cluster::start_with(&["log_min_messages=debug1"]);
+    cluster.psql("postgres", "CREATE DATABASE loads");
+    cluster.psql(
+        "loads",
+        "CREATE TABLE t AS SELECT generate_series(1, 9) AS i; ALTER DATABASE loads SET session_preload_libraries = auto_explain",
+    );
+    let original = cluster.adopt("loads");
+    let test = target_on(Test::new(), &cluster, SUPERUSER, original.name());
+    test.run(["backup"]).ok();
+    // Of a machine that had it: here nobody could connect, nor back it up.
+    let mut manifest = manifest(&test);
+    manifest["restore"]["properties"]["role_settings"] =
+        serde_json::json!([{ "role": SUPERUSER, "settings": ["local_preload_libraries=not_there"] }]);
+    std::fs::write(test.stored_one(".manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let loads = || cluster.log().matches("loaded library \"auto_explain\"").count();
+    let before = loads();
+    assert!(before > 0, "the log does not tell of libraries");
+    let restored = cluster.adopt("loads_again");
+    let config = std::fs::read_to_string(test.path("backup.yml")).unwrap();
+    test.run(["restore", "--drill"]).ok();
+    test.write("backup.yml", &config.replace("name: app,", "name: app, drill: { server: same },"));
+    test.run(["restore", "--drill"]).ok();
+    let ran = test.run(["restore", "app", "--to-database", restored.name()]).ok();
+    assert_eq!(loads(), before);
+    ran.says("not put back, the server has no library $libdir/plugins/not_there, and nobody could connect: ALTER ROLE");
+    assert_eq!(settings(&cluster, restored.name()), "session_preload_libraries=auto_explain");
+    assert_eq!(restored.psql("SHOW session_preload_libraries"), "auto_explain");
+    assert_eq!(loads(), before + 1);
+}
+
+#[test]
+fn a_setting_that_the_server_does_not_know_or_take_is_a_warning() {
+    let original = SERVER_18.create_database();
+    let name = original.name();
+    original.psql(&format!(
+        "CREATE TABLE t AS SELECT generate_series(1, 9) AS i; ALTER DATABASE {name} SET transaction_timeout = '1h';
+         ALTER DATABASE {name} SET io_combine_limit = '64kB'; ALTER DATABASE {name} SET work_mem = '9MB';
+         ALTER DATABASE {name} SET default_text_search_config = 'public.not_there'; ALTER DATABASE {name} SET debug_parallel_query = on"
+    ));
+    let test = target_on(Test::new(), &SERVER_18, SUPERUSER, name);
+    let bin = |cluster: &Cluster| format!("client_bin: {}", cluster.binaries().display());
+    let config = std::fs::read_to_string(test.path("backup.yml")).unwrap();
+    test.write("backup.yml", &config.replace(&bin(&SHARED), &bin(&SERVER_18)));
+    test.run(["backup"]).ok();
+    let old = Cluster::start();
+    let restored = old.adopt("older");
+    let test = target_on(test, &old, SUPERUSER, "older");
+    for arguments in [&["restore", "app"][..], &["restore", "app", "--replace"]] {
+        let ran = test.run(arguments).ok();
+        for unknown in ["transaction_timeout", "io_combine_limit"] {
+            let said =
+                format!("unrecognized configuration parameter \"{unknown}\": ALTER DATABASE \"older\" SET \"{unknown}\" TO");
+            assert!(ran.stderr.contains(&said), "{said}: {}", ran.stderr);
+        }
+        assert!(settings(&old, "older").contains("work_mem=9MB"));
+        assert_eq!(restored.psql("SELECT count(*) FROM t"), "9");
+    }
 }

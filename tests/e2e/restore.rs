@@ -215,6 +215,30 @@ fn an_empty_database_in_the_own_place_is_replaced() {
 }
 
 #[test]
+fn what_may_be_another_restores_at_work_is_not_called_left_behind() {
+    let cluster = Cluster::start();
+    let database = cluster.create_database();
+    database.psql("CREATE TABLE t (id int)");
+    let test = Test::of(&database);
+    test.run(["backup"]).ok();
+    cluster.psql(
+        "postgres",
+        "CREATE DATABASE app_restoring_0123456789ab; CREATE ROLE plain LOGIN CREATEDB PASSWORD 'only-for-tests-4f9a7c'",
+    );
+    let test = target_on(test, &cluster, "plain", database.name());
+    let look = || test.run(["restore", "app", "--to-database", "other", "--dry-run", "--no-owner"]).ok().stderr;
+    let said = "app_restoring_0123456789ab";
+    // Another restore's session, which an ordinary role sees too.
+    for at_work in ["lock", "restore"] {
+        let other = format!("SET application_name = 'db-backup-tools {at_work} 0123456789abcdef'; SELECT 1;");
+        let other = Session::start(&cluster, "postgres", &other);
+        assert!(!look().contains(said), "{at_work}");
+        drop(other);
+        eventually("it is said when nobody is at work", || look().contains(said));
+    }
+}
+
+#[test]
 fn what_goes_with_an_empty_database_and_what_was_left_behind_is_said() {
     let cluster = Cluster::start();
     let database = cluster.create_database();

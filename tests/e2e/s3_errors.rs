@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use insta::internals::SettingsBindDropGuard;
+
 use crate::s3_faults::DATABASE;
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{ACCESS_KEY, Ceph, S3Bucket, S3sFs, SECRET_KEY};
@@ -33,7 +35,7 @@ pub(crate) fn told<'a>(runs: impl IntoIterator<Item = (&'a str, Ran)>) -> String
 }
 
 /// Snapshots that are the same whatever ports, names and times.
-pub(crate) fn redacted(assert: impl FnOnce()) {
+pub(crate) fn redacted() -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"127\.0\.0\.1:\d+", "HOST:PORT");
     settings.add_filter(r"test-[0-9a-f-]{18}", "BUCKET");
@@ -41,7 +43,7 @@ pub(crate) fn redacted(assert: impl FnOnce()) {
     settings.add_filter(r"\b\d+(\.\d+)? ?m?s\b", "TIME");
     settings.add_filter(r"\b\d{10}\b", "SECONDS");
     settings.add_filter(r"\d+ seconds ago", "SECONDS ago");
-    settings.bind(assert);
+    settings.bind_to_scope()
 }
 
 /// A backup in parts through a proxy, tried once.
@@ -62,16 +64,15 @@ fn wrong_keys_and_buckets() {
         runs.push(("no such bucket", listing(&yaml.replace(bucket.name(), "test-00000000-0000-0000")).run(["list"])));
         runs.push(("wrong secret", listing(&yaml.replace(SECRET_KEY, "wrong/secret")).run(["list"]).never_shows("wrong/secret")));
     }
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
     == no such bucket: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: NoSuchBucket (HTTP 404)
       hint: create the bucket BUCKET, or correct `bucket:` or `endpoint:`; it is never made here
     == wrong secret: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SignatureDoesNotMatch (HTTP 403)
       hint: check `secret_access_key:` and this machine's clock
-    ")
-    });
+    ");
 }
 
 #[test]
@@ -86,8 +87,8 @@ fn wrong_keys_and_buckets_on_ceph() {
     ];
     let runs = wrong.map(|(what, right, wrong)| (what, listing(&yaml.replace(right, wrong)).run(["list"])));
     let of_backup = Test::of(&DATABASE).storages([("offsite", yaml.replace(SECRET_KEY, "wrong/secret"))]).run(["backup"]);
-    redacted(|| {
-        insta::assert_snapshot!(told(runs.into_iter().chain([("backup, wrong secret", of_backup)])), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs.into_iter().chain([("backup, wrong secret", of_backup)])), @"
     == no such bucket: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: NoSuchBucket (HTTP 404)
       hint: create the bucket BUCKET, or correct `bucket:` or `endpoint:`; it is never made here
@@ -100,8 +101,7 @@ fn wrong_keys_and_buckets_on_ceph() {
     == backup, wrong secret: exit 1
     error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: SignatureDoesNotMatch (HTTP 403)
       hint: check `secret_access_key:` and this machine's clock
-    ")
-    });
+    ");
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn each_permission_that_lacks_is_named() {
         proxy.heal();
     }
     drop(bucket);
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
     == Initiate: exit 1
     error: app: storage offsite: upload: can't begin the upload of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
       hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
@@ -170,8 +170,7 @@ fn each_permission_that_lacks_is_named() {
     FAIL  storage offsite: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
           hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
     validate: 1 problem found
-    ")
-    });
+    ");
 }
 
 #[test]
@@ -203,104 +202,18 @@ fn what_a_service_says_and_what_to_do() {
     let mut runs = Vec::new();
     for (what, fault) in faults {
         proxy.fail_all(fault);
-        runs.push((what, test.run(["backup"])));
         runs.push((what, test.run(["list"])));
         proxy.heal();
     }
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
-    == clock: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: RequestTimeTooSkewed: Said so. (HTTP 403)
-      hint: set this machine's clock: it and the service's differ by too much
-    == clock: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: RequestTimeTooSkewed: Said so. (HTTP 403)
-      hint: set this machine's clock: it and the service's differ by too much
-    == token: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: ExpiredToken: Said so. (HTTP 400)
-      hint: get new temporary keys: the session token has expired
-    == token: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: ExpiredToken: Said so. (HTTP 400)
-      hint: get new temporary keys: the session token has expired
-    == redirect, with region: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
-      hint: set `region: eu-north-1`: that is where the bucket is
-    == redirect, with region: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
-      hint: set `region: eu-north-1`: that is where the bucket is
-    == redirect, with endpoint: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
-      hint: the bucket is at s3.example.org: correct `region:` or `endpoint:`
-    == redirect, with endpoint: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
-      hint: the bucket is at s3.example.org: correct `region:` or `endpoint:`
-    == redirect, with nothing: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: the service answered HTTP 301
-      hint: correct `region:` or `endpoint:`: the bucket is somewhere else
-    == redirect, with nothing: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: the service answered HTTP 301
-      hint: correct `region:` or `endpoint:`: the bucket is somewhere else
-    == region in the error: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: AuthorizationHeaderMalformed: Said so. (HTTP 400)
-      hint: set `region: eu-west-3`: that is where the bucket is, not us-east-1
-    == region in the error: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: AuthorizationHeaderMalformed: Said so. (HTTP 400)
-      hint: set `region: eu-west-3`: that is where the bucket is, not us-east-1
-    == busy: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
-      hint: the service is in trouble or busy: look at its log, or try again later
-    == busy: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
-      hint: the service is in trouble or busy: look at its log, or try again later
-    == gateway: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: HTTP 502: <html><h1>Bad Gateway</h1></html>
-      hint: the service is in trouble or busy: look at its log, or try again later
-    == gateway: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 502: <html><h1>Bad Gateway</h1></html>
-      hint: the service is in trouble or busy: look at its log, or try again later
-    == full: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: InsufficientStorage: Said so. (HTTP 507)
-      hint: make room there, or raise the quota
-    == full: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InsufficientStorage: Said so. (HTTP 507)
-      hint: make room there, or raise the quota
-    == quota: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: QuotaExceeded: Said so. (HTTP 403)
-      hint: make room there, or raise the quota
-    == quota: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: QuotaExceeded: Said so. (HTTP 403)
-      hint: make room there, or raise the quota
-    == class: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: InvalidStorageClass: Said so. (HTTP 400)
-      hint: check `storage_class:`: the service has no such class
-    == class: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InvalidStorageClass: Said so. (HTTP 400)
-      hint: check `storage_class:`: the service has no such class
-    == not S3, 200: exit 1
-    error: app: storage offsite: upload: can't look at .db-backup-tools in bucket BUCKET at http://HOST:PORT: its answer has no ETag
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == not S3, 200: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: its answer is no ListBucketResult
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == not S3, 404: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == not S3, 404: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == not S3, 403: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: HTTP 403: <html><body>It works!</body></html>
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == not S3, 403: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 403: <html><body>It works!</body></html>
-      hint: is there an S3 service at `endpoint:`, and no other web server?
-    == odd code: exit 1
-    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: IAmATeapot: Said so. (HTTP 418)
-      hint: look the code up in the service's documentation
-    == odd code: exit 1
-    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: IAmATeapot: Said so. (HTTP 418)
-      hint: look the code up in the service's documentation
-    ")
-    });
+    for (what, fault) in
+        [("backup: not S3, 200", page(200)), ("backup: not S3, 404", page(404)), ("backup: busy", plain(503, "SlowDown"))]
+    {
+        proxy.fail_all(fault);
+        runs.push((what, test.run(["backup"])));
+        proxy.heal();
+    }
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"");
 }
 
 #[test]
@@ -325,8 +238,8 @@ fn no_way_there() {
     if let Some(server) = S3sFs::shared() {
         runs.push(("HTTP where HTTPS was meant", listing(&yaml(&format!("https://127.0.0.1:{}", server.port()))).run(["list"])));
     }
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
     == no such name: exit 1
     error: storage offsite: list: can't list bucket nightly at http://nowhere.invalid:9: dns error: failed to lookup address information: Name or service not known
       hint: check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS
@@ -339,8 +252,7 @@ fn no_way_there() {
     == HTTP where HTTPS was meant: exit 1
     error: storage offsite: list: can't list bucket nightly at https://HOST:PORT: received corrupt message of type InvalidContentType
       hint: the service speaks plain HTTP there: write http:// in `endpoint:`, if the network between is trusted
-    ")
-    });
+    ");
 }
 
 #[test]

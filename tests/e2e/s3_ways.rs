@@ -51,8 +51,8 @@ fn an_authority_of_its_own_is_trusted_by_its_file() {
     ];
     let directory = no_ca.path("").display().to_string();
     let text = told(runs).replace(&directory, "DIR/");
-    redacted(|| {
-        insta::assert_snapshot!(text, @r#"
+    let _redacted = redacted();
+    insta::assert_snapshot!(text, @r#"
     == not trusted: exit 1
     error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: UnknownIssuer
       hint: the service's certificate is not trusted: give its authority's with `ca_file:`, or correct `endpoint:`
@@ -65,8 +65,7 @@ fn an_authority_of_its_own_is_trusted_by_its_file() {
     == ca_file that is not there: exit 2
     error: backup.yml: storages.offsite.ca_file (line 5): the certificate file "DIR/none.pem" can't be read: No such file or directory (os error 2)
       hint: check the path and its mode
-    "#)
-    });
+    "#);
 }
 
 #[test]
@@ -83,16 +82,15 @@ fn a_certificate_for_another_name_or_out_of_date_is_told_of() {
         eventually(what, || test.run(["list"]).code == Some(1));
         runs.push((what, test.run(["list"])));
     }
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @r#"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @r#"
     == another name: exit 1
     error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: certificate not valid for name "127.0.0.1"; certificate is only valid for DnsName("storage.test")
       hint: the service's certificate is for another name: correct `endpoint:`
     == expired: exit 1
     error: storage offsite: list: can't list bucket BUCKET at https://HOST:PORT: invalid peer certificate: certificate expired: verification time SECONDS (UNIX), but certificate is not valid after SECONDS (SECONDS ago)
       hint: renew the service's certificate, or set this machine's clock
-    "#)
-    });
+    "#);
 }
 
 const USER: &str = "dXNlcjpodW50ZXIy"; // user:hunter2
@@ -119,8 +117,8 @@ fn a_proxy_of_the_settings_is_gone_through() {
         ("no such proxy", listing(&through("http://user:hunter3@nowhere.invalid:9")).run(["list"])),
     ]
     .map(|(what, ran)| (what, ran.never_shows("hunter3")));
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
     == wrong password: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: the proxy answered HTTP 407
       hint: look at the proxy, http://HOST:PORT (`proxy:`): its address, user and password, and whether it reaches the service
@@ -130,8 +128,7 @@ fn a_proxy_of_the_settings_is_gone_through() {
     == no such proxy: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
       hint: look at the proxy, http://nowhere.invalid:9 (`proxy:`): its address, user and password, and whether it reaches the service
-    ")
-    });
+    ");
 }
 
 #[test]
@@ -155,13 +152,12 @@ fn https_goes_through_a_tunnel() {
     assert!(!strict.asked().is_empty());
     let wrong =
         listing(&storage(&format!(", proxy: 'http://user:hunter3@{}'", strict.address()))).run(["list"]).never_shows("hunter3");
-    redacted(|| {
-        insta::assert_snapshot!(told([("wrong password", wrong)]), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told([("wrong password", wrong)]), @"
     == wrong password: exit 1
     error: storage offsite: list: can't list bucket BUCKET at https://storage.test:9: tunnel error: proxy authorization required
       hint: look at the proxy, http://HOST:PORT (`proxy:`): its address, user and password, and whether it reaches the service
-    ")
-    });
+    ");
 }
 
 #[test]
@@ -191,8 +187,8 @@ fn proxies_of_the_environment_are_for_other_machines() {
     ];
     let runs = unreachable.map(|(what, test)| (what, test.run(["list"]).never_shows("hunter2")));
     assert_eq!(proxy.asked().len(), before);
-    redacted(|| {
-        insta::assert_snapshot!(told(runs), @"
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
     == HTTP_PROXY: exit 1
     error: storage offsite: list: can't list bucket BUCKET at http://storage.test:9: dns error: failed to lookup address information: Name or service not known
       hint: check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS
@@ -208,6 +204,5 @@ fn proxies_of_the_environment_are_for_other_machines() {
     == no address: exit 2
     error: storage offsite: list: the proxy of the variable http_proxy is no address that can be used
       hint: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT
-    ")
-    });
+    ");
 }

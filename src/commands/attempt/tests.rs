@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::catalog::{self, Seen};
 use crate::config::read::{self, HostFacts};
 use crate::host::Env;
 use crate::observe::Recording;
 use crate::source::{Capture, Facts, Landing, Probe, Sink, TableCount, Units};
 use crate::storage::Storage;
-use crate::catalog::{self, Seen};
 use crate::storage::faulty::{Call, Fault, Faulty};
 use crate::storage::memory;
 

@@ -73,7 +73,8 @@ impl Arrival {
 /// Looks whether a dump with these facts can be restored as database `wanted`; changes nothing.
 pub(super) fn examine(admin: Psql, wanted: &str, landing: &Landing<'_>, facts: RestoreFacts, cx: &Context) -> Result<Arrival> {
     let options = facts.options(landing.options);
-    let receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
+    let mut receiver = facts::of_receiver(&admin, wanted, &facts, cx).map_err(|error| error.step("connect"))?;
+    receiver.unmarked = facts::still_unmarked(&admin, &receiver.unmarked, cx).map_err(|error| error.step("connect"))?;
     // First, as it names everything that is in the way of a swap.
     let live = if receiver.exists && options.replace { replace::examine(&admin, wanted, options, cx)? } else { None };
     let is_drill = *landing.to == Destination::Drill;

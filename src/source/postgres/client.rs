@@ -5,7 +5,10 @@ use super::diagnosis;
 pub(super) use super::programs::{Client, Programs, Version};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::host::process::Program;
+use crate::host::process::{Exit, Output, Program};
+
+/// psql's exit code where a statement failed and ON_ERROR_STOP is set; a lost connection has another (psql's page).
+const STATEMENT_FAILED: i32 = 3;
 
 /// psql on one database, as a way to ask and to tell.
 #[derive(Clone)]
@@ -30,16 +33,31 @@ impl Psql {
 
     /// Runs statements; what they return comes back as text.
     pub(super) fn run(&self, sql: &str, doing: &str, cx: &Context) -> Result<String> {
-        // Names resolve to the system's own, whatever the role's search_path; the answer is UTF-8.
-        let script =
-            format!("SET search_path = pg_catalog;\nSET standard_conforming_strings = on;\nSET statement_timeout = 0;\n{sql}\n");
-        let program = self.program().env("PGCLIENTENCODING", "UTF8");
-        let output = program.output(script.as_bytes(), cx)?;
+        let output = self.execute(sql, cx)?;
         if output.exit.is_success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
         } else {
             Err(diagnosis::failed(doing, output.exit, &output.stderr_tail))
         }
+    }
+
+    /// Runs statements that the server may refuse: why it did, or nothing where it did them. Whatever else goes wrong is
+    /// the error.
+    pub(super) fn refusal(&self, sql: &str, doing: &str, cx: &Context) -> Result<Option<Error>> {
+        let output = self.execute(sql, cx)?;
+        if output.exit.is_success() {
+            return Ok(None);
+        }
+        let error = diagnosis::failed(doing, output.exit, &output.stderr_tail);
+        let is_refusal = output.exit == Exit::Code(STATEMENT_FAILED) && error.kind() != Kind::Connection;
+        if is_refusal { Ok(Some(error)) } else { Err(error) }
+    }
+
+    fn execute(&self, sql: &str, cx: &Context) -> Result<Output> {
+        // Names resolve to the system's own, whatever the role's search_path; the answer is UTF-8.
+        let script =
+            format!("SET search_path = pg_catalog;\nSET standard_conforming_strings = on;\nSET statement_timeout = 0;\n{sql}\n");
+        self.program().env("PGCLIENTENCODING", "UTF8").output(script.as_bytes(), cx)
     }
 
     /// Runs a query that returns one JSON value.

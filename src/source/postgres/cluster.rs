@@ -25,12 +25,16 @@ const PORT: u16 = 5432;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the server until its own input ends, which it does when we do, also by kill -9; then removes all. Where the
-/// server ends by itself, its last words are told.
+/// server ends by itself, its last words are told. It is told to end again and again, as what runs in a shell's
+/// background ignores SIGQUIT until it is the server that listens to it; what does not end within 10 s is killed.
 const KEEPER: &str = r#"
 trap '' INT TERM HUP
 exec 3<&0 </dev/null
 "$@" >>log 2>&1 3<&- & server=$!
-{ read -r _; kill -QUIT "$server" 2>/dev/null; } <&3 & reader=$!
+{ read -r _; cd / && told=0
+  while kill -QUIT "$server"; do
+    told=$((told + 1)); [ "$told" -lt 100 ] || kill -KILL "$server"; sleep 0.1
+  done; } <&3 >/dev/null 2>&1 & reader=$!
 exec 3<&-
 wait "$server"
 kill -KILL "$reader" 2>/dev/null

@@ -1,6 +1,8 @@
 //! What pg_dump leaves out and a restore needs: owner, encoding, locale, and which roles,
 //! tablespaces and extensions the dump names. Asked from the catalogs before the dump begins.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::client::{Psql, quote_array, quote_literal};
@@ -286,6 +288,37 @@ pub(super) struct Receiver {
     pub missing_extensions: Vec<String>,
 }
 
+/// How long a scratch database may be without its mark, and its restore without a session.
+const BEFORE_THE_MARK: Duration = Duration::from_secs(1);
+
+/// A query for what is named like a scratch database of ours, without a comment and anybody at work in it: a kill
+/// between making and marking it leaves the name alone.
+fn unmarked() -> String {
+    format!(
+        "SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
+          WHERE datname ~ '_(restoring|drill)_[0-9a-f]{{12}}$' AND shobj_description(d.oid, 'pg_database') IS NULL
+            AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid) AND {}",
+        is_free("d.datname::text")
+    )
+}
+
+/// Which of these are so still, a moment later and with no other restore at work on the server: a scratch database
+/// has its name before its mark, and a look takes its time.
+pub(super) fn still_unmarked(admin: &Psql, found: &[String], cx: &Context) -> Result<Vec<String>> {
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    cx.cancel.sleep(BEFORE_THE_MARK)?;
+    let sql = format!(
+        "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name ~ '^db-backup-tools (restore|lock) '
+           AND application_name <> {}) THEN '[]'::json ELSE ({}) END;",
+        quote_literal(&admin.application),
+        unmarked()
+    );
+    let again: Vec<String> = admin.ask(&sql, "looking again at what is named like a scratch database", cx)?;
+    Ok(again.into_iter().filter(|name| found.contains(name)).collect())
+}
+
 /// Asks the server that is to receive a restore as database `wanted`.
 pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: &Context) -> Result<Receiver> {
     let mut roles = facts.roles.clone();
@@ -311,10 +344,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
                WHERE d.datname = {wanted}
               UNION ALL SELECT 'privileges ' || datacl::text FROM pg_database WHERE datname = {wanted} AND datacl IS NOT NULL) own),
            'leftovers', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d WHERE {abandoned} AND {free}),
-           -- A kill between making and marking it leaves the name alone.
-           'unmarked', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
-              WHERE datname ~ '_(restoring|drill)_[0-9a-f]{{12}}$' AND shobj_description(d.oid, 'pg_database') IS NULL AND {free}
-                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)),
+           'unmarked', ({unmarked}),
            'missing_roles', {},
            'missing_tablespaces', {},
            'missing_extensions', {});",
@@ -324,6 +354,7 @@ pub(super) fn of_receiver(admin: &Psql, wanted: &str, facts: &RestoreFacts, cx: 
         wanted = quote_literal(wanted),
         abandoned = is_abandoned("d"),
         free = is_free("d.datname::text"),
+        unmarked = unmarked(),
     );
     admin.ask(&sql, "asking the receiving server", cx)
 }

@@ -16,19 +16,26 @@ const OURS: &str = "db-backup-tools ";
 const LISTS: [&str; 5] =
     ["local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries", "temp_tablespaces"];
 
-/// Settings that would keep our own sessions out, or from looking at what was restored: only the database's own name
-/// gets them, and a drill, which gives none, does without.
-const DEFERRED: [&str; 13] = [
+/// Settings that would keep our own sessions out, or from looking at what was restored, or have them load or run code:
+/// only the database's own name gets them, and a drill, which gives none, does without.
+const DEFERRED: [&str; 20] = [
     "default_transaction_read_only",
+    "dynamic_library_path",
     "event_triggers",
+    "extension_control_path",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
     "local_preload_libraries",
     "lock_timeout",
+    "plperl.on_plperl_init",
+    "plperl.on_plperlu_init",
+    "pltcl.start_proc",
+    "pltclu.start_proc",
     "role",
     "row_security",
     "session_preload_libraries",
     "session_replication_role",
+    "shared_preload_libraries",
     "statement_timeout",
     "temp_file_limit",
     "transaction_timeout",
@@ -115,6 +122,7 @@ fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 /// A setting that waits for the database's name.
 pub(super) struct Deferred {
+    parameter: String,
     /// What it is called in a list of the database's properties: `role`, `role for role clerk`.
     pub key: String,
     pub value: String,
@@ -140,7 +148,11 @@ pub(super) fn put_back(scratch: &Scratch, arrival: &Arrival, cx: &Context) -> Re
     };
     let mut deferred = Vec::new();
     for setting in later {
-        match run(&arrival.admin, &setting.statement, "ROLLBACK", cx)? {
+        let refused = match run(&arrival.admin, &setting.statement, "ROLLBACK", cx)? {
+            None => missing_libraries(&arrival.admin, &setting, cx)?,
+            refused => refused,
+        };
+        match refused {
             None => deferred.push(setting),
             Some(cause) => left_out.push(told(&setting.statement, &cause)),
         }
@@ -167,9 +179,33 @@ pub(super) fn at_publication(database: &str, properties: &Properties, deferred: 
 
 /// Why the server refuses it; nothing where it did it.
 fn run(admin: &Psql, sql: &str, end: &str, cx: &Context) -> Result<Option<String>> {
-    match admin.run(&format!("BEGIN;\n{sql}{end};"), "putting the database's properties back", cx) {
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == Kind::Database => Ok(Some(error.cause())),
+    let refusal = admin.refusal(&format!("BEGIN;\n{sql}{end};"), "putting the database's properties back", cx);
+    Ok(refusal.map_err(|error| error.step("properties"))?.map(|error| error.cause()))
+}
+
+/// Libraries that each new session would load, and that the server has not: nobody could connect to the database. None is
+/// loaded to find that out, and where the server does not let us look, nothing is said.
+fn missing_libraries(admin: &Psql, setting: &Deferred, cx: &Context) -> Result<Option<String>> {
+    let plugins = match setting.parameter.as_str() {
+        "session_preload_libraries" => "",
+        "local_preload_libraries" => "$libdir/plugins/",
+        _ => return Ok(None),
+    };
+    let libraries = list_items(&setting.value).into_iter().filter(|library| !library.is_empty());
+    let paths = libraries.map(|library| if library.contains('/') { library } else { format!("{plugins}{library}") });
+    // Where a path names no directory, the server looks in several (PostgreSQL's documentation, dynamic_library_path).
+    let sql = format!(
+        "SELECT coalesce(json_agg(path), '[]') FROM unnest({}) path, pg_config c WHERE c.name = 'PKGLIBDIR' AND version() LIKE '%linux%'
+           AND NOT EXISTS (SELECT FROM unnest(CASE WHEN path LIKE '%/%' THEN ARRAY[''] ELSE
+             (SELECT array_agg(d || '/') FROM unnest(string_to_array(current_setting('dynamic_library_path'), ':')) d) END) directory,
+             unnest(ARRAY['', '.so']) suffix
+             WHERE (pg_stat_file(replace(directory || path, '$libdir', c.setting) || suffix, true)).isdir = false);",
+        super::client::quote_array(&paths.collect::<Vec<_>>())
+    );
+    match admin.ask::<Vec<String>>(&sql, "asking the server for libraries", cx) {
+        Ok(missing) if missing.is_empty() => Ok(None),
+        Ok(missing) => Ok(Some(format!("the server has no library {}, and nobody could connect", missing.join(", ")))),
+        Err(error) if matches!(error.kind(), Kind::Database | Kind::Child) => Ok(None),
         Err(error) => Err(error.step("properties")),
     }
 }
@@ -200,7 +236,8 @@ impl Statements {
         let Some((parameter, value)) = setting.split_once('=') else { return };
         let statement = format!("{whose} SET {} TO {};\n", quote_identifier(parameter), setting_value(parameter, value));
         if DEFERRED.contains(&parameter.to_ascii_lowercase().as_str()) {
-            self.later.push(Deferred { key: format!("{parameter}{suffix}"), value: value.to_owned(), statement });
+            let key = format!("{parameter}{suffix}");
+            self.later.push(Deferred { parameter: parameter.to_ascii_lowercase(), key, value: value.to_owned(), statement });
         } else {
             self.now.push(statement);
         }

@@ -90,15 +90,18 @@ pub(super) struct DeleteError {
     pub(super) message: String,
 }
 
-/// Reads a body; nothing where it is not what was asked for.
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(body: &[u8], root: &str) -> Result<T, String> {
+/// Whether a body is XML with this root. An empty element reads like any other: a login page must not pass for an empty bucket.
+pub(super) fn is(body: &[u8], root: &str) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let text = text.strip_prefix("<?").and_then(|rest| rest.split_once("?>")).map_or(text, |(_, rest)| rest);
+    let name = text.trim_start().strip_prefix('<').unwrap_or_default();
+    name.strip_prefix(root).is_some_and(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/'))
+}
+
+/// Reads a body; `Err` says why it can't be read.
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, String> {
     let text = std::str::from_utf8(body).map_err(|_| "its answer is no text".to_owned())?;
-    // An empty page reads like any other element: a login page's HTML must not pass for an empty bucket.
-    let begins = |text: &str| text.trim_start().strip_prefix('<').is_some_and(|rest| rest.starts_with(root));
-    let after_declaration = text.trim_start().strip_prefix("<?").and_then(|rest| rest.split_once("?>")).map_or(text, |(_, rest)| rest);
-    if !begins(after_declaration) {
-        return Err(format!("its answer is no {root}"));
-    }
     quick_xml::de::from_str(text).map_err(|error| format!("its answer can't be read: {error}"))
 }
 

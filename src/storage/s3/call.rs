@@ -69,6 +69,30 @@ impl fmt::Debug for Call {
     }
 }
 
+/// What tells an answer from that of any web server.
+pub(super) enum Expected {
+    /// The name of the XML's root.
+    Root(&'static str),
+    /// An `ETag` header.
+    ETag,
+    Anything,
+}
+
+impl What {
+    pub(super) fn answer(&self) -> Expected {
+        match self {
+            Self::Head | Self::Put | Self::UploadPart { .. } => Expected::ETag,
+            Self::Initiate => Expected::Root("InitiateMultipartUploadResult"),
+            Self::Complete { .. } => Expected::Root("CompleteMultipartUploadResult"),
+            Self::ListParts { .. } => Expected::Root("ListPartsResult"),
+            Self::ListUploads { .. } => Expected::Root("ListMultipartUploadsResult"),
+            Self::List { .. } => Expected::Root("ListBucketResult"),
+            Self::Delete(_) => Expected::Root("DeleteResult"),
+            Self::Get { .. } | Self::Abort { .. } | Self::DeleteOne => Expected::Anything,
+        }
+    }
+}
+
 impl Call {
     pub(super) fn new(what: What, object: impl Into<String>) -> Self {
         Self { what, object: object.into(), headers: HeaderMap::new(), body: Bytes::new() }

@@ -18,7 +18,8 @@ use s3::command::HttpMethod;
 use s3::request::Request as _;
 use s3::request::tokio_backend::ReqwestRequest;
 
-use super::call::{Call, What};
+use super::answers;
+use super::call::{Call, Expected, What};
 use super::credentials::Signing;
 use super::failure::{self, Failure, Place};
 use super::sign;
@@ -145,18 +146,13 @@ impl Client {
                 Ok(answer) => return Ok(Answer { again, ..answer }),
                 Err(mut failure) => {
                     failure.maybe_done |= again;
-                    let Some(wait) = self.wait_after(&failure, &mut backoff) else { return Err(failure) };
+                    let Some(wait) = wait_after(&failure, &mut backoff) else { return Err(failure) };
                     again |= failure.maybe_done;
                     self.tell.again(&failure.error, "trying again", wait);
                     tokio::time::sleep(wait).await;
                 }
             }
         }
-    }
-
-    /// The wait before another try; none where there is to be none.
-    pub(super) fn wait_after(&self, failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
-        failure.passes.then(|| backoff.next(failure.after, random())).flatten()
     }
 
     /// One try; the answer's body is read whole.
@@ -172,6 +168,15 @@ impl Client {
         if failure::is_error_body(&answer.body) {
             let what = call.describe(&self.place.bucket);
             return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &answer.body));
+        }
+        let is_fit = match call.what.answer() {
+            Expected::Root(root) => answers::is(&answer.body, root),
+            Expected::ETag => answer.header("etag").is_some(),
+            Expected::Anything => true,
+        };
+        if !is_fit {
+            let what = call.describe(&self.place.bucket);
+            return Err(failure::of_nonsense(&what, &self.place, "its answer is none that an S3 service gives to that"));
         }
         Ok(answer)
     }
@@ -268,6 +273,11 @@ impl Client {
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
     }
+}
+
+/// The wait before another try; none where there is to be none.
+pub(super) fn wait_after(failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
+    failure.passes.then(|| backoff.next(failure.after, random())).flatten()
 }
 
 /// From 0 to 1.

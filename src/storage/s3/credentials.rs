@@ -175,7 +175,7 @@ impl Chain {
         let mut tried = vec!["the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set".to_owned()];
         for fetch in [Self::file, Self::web_identity, Self::container, Self::instance] {
             match fetch(self) {
-                Ok(credentials) => return found(credentials),
+                Ok(credentials) => return found(&credentials),
                 Err(why_not) => tried.push(why_not),
             }
         }
@@ -244,7 +244,7 @@ impl Chain {
     }
 }
 
-fn found(credentials: Credentials) -> Result<Found> {
+fn found(credentials: &Credentials) -> Result<Found> {
     let token = credentials.session_token.as_deref().or(credentials.security_token.as_deref());
     let (Some(id), Some(secret)) = (&credentials.access_key, &credentials.secret_key) else {
         return Err(Error::new(Kind::Config, "the access keys that were found are not whole"));

@@ -96,9 +96,8 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let passes = match (status, said.code.as_str()) {
         (_, "NotImplemented") => false,
-        (_, "RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable" | "OperationAborted") => true,
-        (408 | 409 | 425 | 429 | 500 | 502 | 503 | 504, _) => true,
-        (200..=299, _) => true,
+        (_, "RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable" | "OperationAborted")
+        | (200..=299 | 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504, _) => true,
         _ => false,
     };
     let kind = match (status, said.code.as_str()) {
@@ -112,10 +111,12 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let words = words_of(status, &said, body);
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     let hint = hint_for(status, &said, region.as_deref(), what, place, body);
-    let hint = hint.unwrap_or_else(|| match passes {
-        true => "the service is in trouble or busy: look at its log, or try again later".to_owned(),
-        false => "look the code up in the service's documentation".to_owned(),
-    });
+    let other = if passes {
+        "the service is in trouble or busy: look at its log, or try again later"
+    } else {
+        "look the code up in the service's documentation"
+    };
+    let hint = hint.unwrap_or_else(|| other.to_owned());
     Failure {
         error: error.hint(hint),
         passes,

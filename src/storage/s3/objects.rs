@@ -30,11 +30,11 @@ pub(super) async fn page(service: &Service, prefix: &str, from: Cursor) -> Resul
         Call::new(What::List { prefix: prefix.to_owned(), token, after, most: BATCH, encoded }, "")
     };
     let mut call = ask(false);
-    let mut page: Result<Page, Failure> = parsed(service, &call, "ListBucketResult").await;
+    let mut page: Result<Page, Failure> = parsed(service, &call).await;
     // Somebody's key that XML can't hold. Not the first way: a service may say that keys are encoded which are not.
     if page.as_ref().is_err_and(|failure| failure.code == UNREADABLE) {
         call = ask(true);
-        page = parsed(service, &call, "ListBucketResult").await;
+        page = parsed(service, &call).await;
     }
     let page = page?;
     let mut listed = page.contents;
@@ -54,9 +54,9 @@ pub(super) async fn page(service: &Service, prefix: &str, from: Cursor) -> Resul
     Ok((listed, Some(next)))
 }
 
-async fn parsed<T: for<'a> serde::Deserialize<'a>>(service: &Service, call: &Call, root: &str) -> Result<T, Failure> {
+async fn parsed<T: for<'a> serde::Deserialize<'a>>(service: &Service, call: &Call) -> Result<T, Failure> {
     let answer = service.client.ask(call).await?;
-    answers::parse(&answer.body, root).map_err(|cause| {
+    answers::parse(&answer.body).map_err(|cause| {
         let failure = failure::of_nonsense(&call.describe(&service.client.place.bucket), &service.client.place, &cause);
         Failure { maybe_done: answer.again, code: UNREADABLE.to_owned(), ..failure }
     })
@@ -77,7 +77,7 @@ fn decode<'a>(encoding: Option<&str>, keys: impl Iterator<Item = &'a mut String>
 /// Deletes; each key's own outcome, in their order.
 pub(super) async fn delete(service: &Service, keys: &[String]) -> Vec<Result<(), Error>> {
     let call = Call::new(What::Delete(keys.to_vec()), "");
-    let deleted: Deleted = match parsed(service, &call, "DeleteResult").await {
+    let deleted: Deleted = match parsed(service, &call).await {
         Ok(deleted) => deleted,
         // Some services have no call for many.
         Err(failure) if failure.is_unknown_there() => return one_by_one(service, keys).await,
@@ -124,7 +124,7 @@ async fn uploads_page(
 ) -> Result<(Vec<UnderWay>, Option<(String, Option<String>)>), Failure> {
     let (key, upload) = from.clone().map_or((None, None), |(key, upload)| (Some(key), upload));
     let call = Call::new(What::ListUploads { prefix: prefix.to_owned(), key, upload }, "");
-    let mut page: UploadsPage = parsed(service, &call, "ListMultipartUploadsResult").await?;
+    let mut page: UploadsPage = parsed(service, &call).await?;
     let next = page.next_key_marker.take().filter(|key| page.is_truncated && !key.is_empty());
     let next = next.map(|key| (key, page.next_upload_id_marker.take().filter(|id| !id.is_empty())));
     if page.is_truncated && (next.is_none() || next == from) {
@@ -160,7 +160,7 @@ async fn with_parts(service: &Service, upload: UnderWay) -> Result<Option<Pendin
     let (mut bytes, mut newest, mut after) = (0, begun, None);
     loop {
         let call = Call::new(What::ListParts { upload: upload.upload_id.clone(), after }, &upload.key);
-        let page: PartsPage = match parsed(service, &call, "ListPartsResult").await {
+        let page: PartsPage = match parsed(service, &call).await {
             Err(failure) if failure.is_absent() => return Ok(None),
             other => other?,
         };

@@ -127,11 +127,6 @@ impl Service {
             let what = Call::new(What::Head, object).describe(&self.client.place.bucket);
             return Err(failure::of_nonsense(&what, &self.client.place, "it does not say how large the object is"));
         };
-        // A web server's page has a length as well.
-        if answer.header("etag").is_none() {
-            let what = Call::new(What::Head, object).describe(&self.client.place.bucket);
-            return Err(failure::of_nonsense(&what, &self.client.place, "its answer has no ETag"));
-        }
         let modified = answer.header("last-modified").and_then(|text| DateTime::parse_from_rfc2822(text).ok());
         Ok(Head {
             bytes,
@@ -168,7 +163,11 @@ impl Service {
         let answer = match self.client.ask(&call).await {
             Ok(answer) => Some(answer),
             Err(failure) => {
-                let failure = if failure.status == Some(412) { Failure { maybe_done: failure.maybe_done, ..exists(object) } } else { failure };
+                let failure = if failure.status == Some(412) {
+                    Failure { maybe_done: failure.maybe_done, ..exists(object) }
+                } else {
+                    failure
+                };
                 self.settle(object, &nonce, length, failure).await?;
                 None
             }
@@ -254,7 +253,8 @@ fn written_with(settings: &S3Settings) -> Result<HeaderMap> {
         None => {}
     }
     if !settings.tags.is_empty() {
-        let pairs = settings.tags.iter().map(|(name, value)| [name, value].map(|text| s3::signing::uri_encode(text, true)).join("="));
+        let pairs =
+            settings.tags.iter().map(|(name, value)| [name, value].map(|text| s3::signing::uri_encode(text, true)).join("="));
         put("x-amz-tagging", &pairs.collect::<Vec<_>>().join("&"))?;
     }
     Ok(headers)

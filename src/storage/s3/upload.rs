@@ -123,11 +123,14 @@ impl S3Upload {
     }
 
     fn begin(&mut self) -> Result<Multipart> {
-        let (service, call) = (self.service.clone(), Call::new(What::Initiate, &self.object).headers(self.service.headers_for(&self.nonce)));
+        let (service, call) =
+            (self.service.clone(), Call::new(What::Initiate, &self.object).headers(self.service.headers_for(&self.nonce)));
         let begun = block(&self.cx.cancel, async move {
             let answer = service.client.ask(&call).await?;
-            answers::parse::<Begun>(&answer.body, "InitiateMultipartUploadResult")
-                .map_err(|cause| failure::of_nonsense(&call.describe(&service.client.place.bucket), &service.client.place, &cause))
+            answers::parse::<Begun>(&answer.body)
+                .map_err(|cause| {
+                    failure::of_nonsense(&call.describe(&service.client.place.bucket), &service.client.place, &cause)
+                })
                 .map(|begun| (begun, answer.again))
         });
         // Until it is known that none is: a call that was given up may have been heard.

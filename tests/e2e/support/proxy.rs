@@ -242,7 +242,7 @@ impl Inner {
                 }
                 continue;
             }
-            if server.as_mut().is_none_or(|server| is_closed(server)) {
+            if server.as_mut().is_none_or(is_closed) {
                 let stream = TcpStream::connect((HOST, self.server))?;
                 stream.set_nodelay(true)?;
                 self.keep(number, &stream)?;
@@ -285,7 +285,7 @@ impl Inner {
             }
             Some(Fault::Body(body)) => (200, String::new(), body.clone()),
             Some(Fault::Answer(status, headers, body)) => {
-                let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let headers = headers.iter().fold(String::new(), |text, (name, value)| text + name + ": " + value + "\r\n");
                 (*status, headers, body.clone().into_bytes())
             }
             Some(Fault::Reset) => {
@@ -342,7 +342,8 @@ impl Inner {
         if cuts_request {
             // The server sees the end now; the client's connection may stay open.
             server.get_mut().shutdown(Shutdown::Both)?;
-            return self.end_halfway(fault);
+            self.end_halfway(fault);
+            return Ok(false);
         }
         let mut answer = Head::read(server)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         while answer.status() == 100 {
@@ -355,14 +356,17 @@ impl Inner {
         }
         client.write_all(&answer.bytes())?;
         pass_body(server, &mut client, body, Flow { rate, half: halves })?;
-        if halves { self.end_halfway(fault) } else { Ok(!answer.closes()) }
+        if halves {
+            self.end_halfway(fault);
+        }
+        Ok(!halves && !answer.closes())
     }
 
-    fn end_halfway(&self, fault: Option<&Fault>) -> io::Result<bool> {
+    /// What a cut ends with; not at all where it is to stall.
+    fn end_halfway(&self, fault: Option<&Fault>) {
         if fault == Some(&Fault::StallHalfway) {
             self.wait_for_the_end();
         }
-        Ok(false)
     }
 }
 
@@ -382,11 +386,9 @@ impl Write for OrNot<'_> {
 /// Whether a server has closed a connection that was kept open.
 fn is_closed(server: &mut BufReader<TcpStream>) -> bool {
     let stream = server.get_ref();
-    let closed = stream.set_nonblocking(true).and_then(|()| match stream.peek(&mut [0]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        _ => Ok(true),
-    });
-    stream.set_nonblocking(false).is_err() || closed.unwrap_or(true)
+    let would_block = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let open = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0])).is_err_and(would_block);
+    stream.set_nonblocking(false).is_err() || !open
 }
 
 fn take_fault(armed: &mut Vec<Armed>, kind: Kind) -> Option<Fault> {

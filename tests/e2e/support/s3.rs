@@ -45,11 +45,11 @@ fn left_out(name: &str) -> Option<Server> {
     None
 }
 
-fn shared(found: &'static Option<Server>, name: &str) -> Option<&'static Server> {
+fn shared(found: Option<&'static Server>, name: &str) -> Option<&'static Server> {
     if found.is_none() {
         eprintln!("SKIPPED: there is no {name} here (scripts/test installs it)");
     }
-    found.as_ref()
+    found
 }
 
 /// A light server on a directory.
@@ -58,7 +58,7 @@ pub struct S3sFs;
 impl S3sFs {
     /// The one that all tests share; `None`, and a word, where there is none: in CI that is a failure.
     pub fn shared() -> Option<&'static Server> {
-        shared(&S3S_FS, "s3s-fs")
+        shared(S3S_FS.as_ref(), "s3s-fs")
     }
 }
 
@@ -68,7 +68,7 @@ pub struct Ceph;
 impl Ceph {
     /// The one that all tests share; `None`, and a word, where there is none: in CI that is a failure.
     pub fn shared() -> Option<&'static Server> {
-        shared(&CEPH, "Ceph")
+        shared(CEPH.as_ref(), "Ceph")
     }
 }
 

@@ -112,7 +112,7 @@ fn try_get(proxy: &Proxy, bucket: &S3Bucket) -> std::io::Result<Answer> {
 }
 
 fn try_put(proxy: &Proxy, bucket: &S3Bucket, key: &str) -> std::io::Result<Answer> {
-    send(proxy.port(), &Request { method: "PUT", body: &[8; 500_000], ..bucket.request(key) })
+    send(proxy.port(), &Request { method: "PUT", body: &vec![8; 500_000], ..bucket.request(key) })
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_proxy_passes_on_what_it_is_not_told_to_spoil() {
     for server in s3::all() {
         let (bucket, proxy) = (server.bucket(), Proxy::before(server));
         assert_eq!(try_put(&proxy, &bucket, "a/b").unwrap().status, 200);
-        assert_eq!(try_get(&proxy, &bucket).unwrap().body, [8; 500_000]);
+        assert_eq!(try_get(&proxy, &bucket).unwrap().body, vec![8; 500_000]);
         let head = Request { method: "HEAD", ..bucket.request("a/b") };
         let head = send(proxy.port(), &head).unwrap();
         assert!(head.status == 200 && head.head.contains("content-length: 500000") && head.body.is_empty());

@@ -87,6 +87,8 @@ fn what(words: &[&str]) -> What {
         }
         // A parameter of a library that is not loaded there.
         ["GRANT" | "REVOKE", ..] if words.contains(&"PARAMETER") => What::LeftOut,
+        // Whosever setting it is: no session there is to load a library.
+        ["ALTER", "ROLE", ..] if words.iter().any(|word| word.ends_with("PRELOAD_LIBRARIES")) => What::LeftOut,
         ["CREATE" | "ALTER", "ROLE", ..] | ["COMMENT", "ON", "ROLE", ..] | ["GRANT" | "SET", ..] => What::Replayed,
         ["SECURITY", "LABEL", ..] => What::LeftOut,
         _ => What::Strange,
@@ -151,5 +153,18 @@ impl Staged for Replayed {
 
     fn discard(self: Box<Self>) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_a_role_loads_is_not_set() {
+        let is_left_out = |sql: &str| matches!(what(&sql.split(' ').collect::<Vec<_>>()), What::LeftOut);
+        assert!(is_left_out("ALTER ROLE CLERK SET SESSION_PRELOAD_LIBRARIES TO"));
+        assert!(is_left_out("ALTER ROLE ALL SET LOCAL_PRELOAD_LIBRARIES TO"));
+        assert!(!is_left_out("ALTER ROLE CLERK SET WORK_MEM TO"));
     }
 }
