@@ -213,7 +213,62 @@ fn what_a_service_says_and_what_to_do() {
         proxy.heal();
     }
     let _redacted = redacted();
-    insta::assert_snapshot!(told(runs), @"");
+    insta::assert_snapshot!(told(runs), @"
+    == clock: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: RequestTimeTooSkewed: Said so. (HTTP 403)
+      hint: set this machine's clock: it and the service's differ by too much
+    == token: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: ExpiredToken: Said so. (HTTP 400)
+      hint: get new temporary keys: the session token has expired
+    == redirect, with region: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
+      hint: set `region: eu-north-1`: that is where the bucket is
+    == redirect, with endpoint: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
+      hint: the bucket is at s3.example.org: correct `region:` or `endpoint:`
+    == redirect, with nothing: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: the service answered HTTP 301
+      hint: correct `region:` or `endpoint:`: the bucket is somewhere else
+    == region in the error: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: AuthorizationHeaderMalformed: Said so. (HTTP 400)
+      hint: set `region: eu-west-3`: that is where the bucket is, not us-east-1
+    == busy: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
+      hint: the service is in trouble or busy: look at its log, or try again later
+    == gateway: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 502: <html><h1>Bad Gateway</h1></html>
+      hint: the service is in trouble or busy: look at its log, or try again later
+    == full: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InsufficientStorage: Said so. (HTTP 507)
+      hint: make room there, or raise the quota
+    == quota: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: QuotaExceeded: Said so. (HTTP 403)
+      hint: make room there, or raise the quota
+    == class: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InvalidStorageClass: Said so. (HTTP 400)
+      hint: check `storage_class:`: the service has no such class
+    == not S3, 200: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: its answer is none that an S3 service gives to that
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == not S3, 404: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == not S3, 403: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 403: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == odd code: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: IAmATeapot: Said so. (HTTP 418)
+      hint: look the code up in the service's documentation
+    == backup: not S3, 200: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: its answer is none that an S3 service gives to that
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == backup: not S3, 404: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == backup: busy: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
+      hint: the service is in trouble or busy: look at its log, or try again later
+    ");
 }
 
 #[test]
