@@ -55,7 +55,7 @@ struct Life {
 impl Life {
     fn new(fetched: SystemTime, expires: SystemTime) -> Self {
         let left = expires.duration_since(fetched).unwrap_or_default();
-        Self { expires, renew: fetched + (left - EARLY.min(left / 4)).max(LEAST) }
+        Self { expires, renew: fetched + left.saturating_sub(EARLY.min(left / 4)).max(LEAST) }
     }
 
     /// New ones could not be had.
@@ -97,7 +97,7 @@ impl Signing {
         if let (Some(chain), true) = (&self.chain, current.is_due()) {
             match self.fetch(chain.clone()).await {
                 Ok(new) => *current = new,
-                Err(error) => current.goes_on(error, tell)?,
+                Err(error) => current.goes_on(&error, tell)?,
             }
         }
         Ok(current.bucket.clone())
@@ -116,7 +116,7 @@ impl Signed {
     }
 
     /// With the keys that there are, while they hold.
-    fn goes_on(&mut self, error: Error, tell: &Teller) -> Result<(), Failure> {
+    fn goes_on(&mut self, error: &Error, tell: &Teller) -> Result<(), Failure> {
         let now = now();
         let error = error.restated(format!("can't renew the access keys: {}", error.cause())).kind_is(Kind::Connection);
         match &mut self.life {
@@ -175,7 +175,7 @@ impl Chain {
         let mut tried = vec!["the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set".to_owned()];
         for fetch in [Self::file, Self::web_identity, Self::container, Self::instance] {
             match fetch(self) {
-                Ok(credentials) => return found(credentials),
+                Ok(credentials) => return found(&credentials),
                 Err(why_not) => tried.push(why_not),
             }
         }
@@ -244,7 +244,7 @@ impl Chain {
     }
 }
 
-fn found(credentials: Credentials) -> Result<Found> {
+fn found(credentials: &Credentials) -> Result<Found> {
     let token = credentials.session_token.as_deref().or(credentials.security_token.as_deref());
     let (Some(id), Some(secret)) = (&credentials.access_key, &credentials.secret_key) else {
         return Err(Error::new(Kind::Config, "the access keys that were found are not whole"));

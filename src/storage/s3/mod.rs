@@ -11,6 +11,7 @@ mod objects;
 mod read;
 mod runtime;
 mod service;
+mod sign;
 pub mod sizing;
 mod tell;
 mod upload;
