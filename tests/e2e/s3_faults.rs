@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::s3::database;
 use crate::support::proxy::{Fault, Kind, Proxy};
-use crate::support::s3::{Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
+use crate::support::s3::{ACCESS_KEY, Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
 use crate::support::{Database, Test};
 
 pub(crate) static DATABASE: LazyLock<Database> = LazyLock::new(database);
@@ -200,4 +200,17 @@ fn a_slow_line_is_no_silence() {
     let (bucket, proxy, test) = with_options(server, "retries: 0, timeout: 6s, part_size: 16MiB");
     proxy.fail_always(Kind::Put, 1, Fault::Slow(1 << 20));
     assert_eq!(outcome("slow", &bucket, &proxy, &test), "whole");
+}
+
+#[test]
+fn a_service_that_repeats_the_keys_is_not_quoted_with_them() {
+    let Some(server) = S3sFs::shared() else { return };
+    let (_bucket, proxy, test) = through(server, "retries: 0");
+    let body = format!("<Error><Code>AccessDenied</Code><Message>{ACCESS_KEY} may not, says {SECRET_KEY}</Message></Error>");
+    proxy.fail_always(Kind::Put, 1, Fault::Answer(403, Vec::new(), body));
+    test.run(["backup", "-vv"])
+        .fails(1)
+        .says("AccessDenied: *** may not, says ***")
+        .never_shows(ACCESS_KEY)
+        .never_shows(SECRET_KEY);
 }

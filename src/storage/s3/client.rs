@@ -167,7 +167,8 @@ impl Client {
         // A Complete that takes long begins with 200 and tells its failure in the body.
         if failure::is_error_body(&answer.body) {
             let what = call.describe(&self.place.bucket);
-            return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &answer.body));
+            let body = self.signing.hide(&answer.body).await;
+            return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &body));
         }
         let is_fit = match call.what.answer() {
             Expected::Root(root) => answers::is(&answer.body, root),
@@ -223,7 +224,8 @@ impl Client {
             }
         }
         if is_error {
-            return Err(failure::of_answer(&what, &self.place, status, &headers, &error_body));
+            let body = self.signing.hide(&error_body).await;
+            return Err(failure::of_answer(&what, &self.place, status, &headers, &body));
         }
         Ok(Answer { status, headers, body: Vec::new(), again: false, sent_md5 })
     }

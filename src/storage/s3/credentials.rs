@@ -42,6 +42,8 @@ pub(super) struct Signing {
 struct Signed {
     bucket: Bucket,
     life: Option<Life>,
+    /// What no message may show.
+    secrets: Vec<String>,
 }
 
 /// Of temporary keys.
@@ -103,6 +105,15 @@ impl Signing {
         Ok(current.bucket.clone())
     }
 
+    /// A service's answer without the keys, which some services repeat.
+    pub(super) async fn hide(&self, answer: &[u8]) -> Vec<u8> {
+        let mut text = String::from_utf8_lossy(answer).into_owned();
+        for secret in &self.current.read().await.secrets {
+            text = text.replace(secret.as_str(), "***");
+        }
+        text.into_bytes()
+    }
+
     async fn fetch(&self, chain: Chain) -> Result<Signed> {
         let found = tokio::task::spawn_blocking(move || chain.find()).await;
         let found = found.map_err(|error| Error::new(Kind::Internal, "can't look for access keys").source(error))??;
@@ -150,11 +161,14 @@ fn literal(id: &str, secret: &str, token: Option<&str>) -> Result<Credentials> {
 
 fn sign(found: Found, place: &Place, path_style: bool) -> Result<Signed> {
     let region = Region::Custom { region: place.region.clone(), endpoint: place.endpoint.clone() };
+    let Credentials { access_key, secret_key, session_token, .. } = &found.credentials;
+    let secrets = [access_key, secret_key, session_token].into_iter().flatten().filter(|secret| !secret.is_empty());
+    let secrets = secrets.cloned().collect();
     let bucket = Bucket::new(&place.bucket, region, found.credentials)
         .map_err(|error| Error::new(Kind::Internal, format!("can't set up the bucket: {error}")))?;
     let bucket = if path_style { bucket.with_path_style() } else { bucket };
     let life = found.expires.map(|expires| Life::new(now(), expires));
-    Ok(Signed { bucket: *bucket, life })
+    Ok(Signed { bucket: *bucket, life, secrets })
 }
 
 /// The usual chain.
