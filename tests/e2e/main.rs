@@ -54,6 +54,7 @@ mod restore;
 mod role;
 mod s3;
 mod s3_faults;
+mod s3_ops;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;

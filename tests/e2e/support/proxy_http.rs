@@ -69,6 +69,22 @@ impl Head {
         })
     }
 
+    /// A header's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.header(name)
+    }
+
+    /// Gives a header this value, whether it was there or not.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.take(name);
+        self.0.push(format!("{name}: {value}"));
+    }
+
+    /// All headers, as name and value.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0[1..].iter().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim()))
+    }
+
     /// Takes a header away.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let value = self.header(name)?.to_owned();
