@@ -53,8 +53,11 @@ mod replace_breaks;
 mod restore;
 mod role;
 mod s3;
+mod s3_crash;
 mod s3_faults;
 mod s3_ops;
+mod s3_reads;
+
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;
