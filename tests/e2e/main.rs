@@ -57,6 +57,7 @@ mod s3_crash;
 mod s3_faults;
 mod s3_ops;
 mod s3_reads;
+mod s3_siblings;
 
 mod restore_breaks;
 mod restore_choice;

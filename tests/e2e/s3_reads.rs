@@ -64,8 +64,8 @@ fn whatever_spoils_a_read_the_restore_is_whole_or_failed() {
     for server in s3::all() {
         let (_, proxy, test) = backed_up(server, "timeout: 1s, retries: 1");
         for (name, fault) in faults() {
-            // Manifest and inventory come first: the fourth is of the artifact.
-            for (nth, times) in [(1, 1), (1, usize::MAX), (4, 1), (4, usize::MAX)] {
+            // The first is of the manifest, the third of the artifact's second range.
+            for (nth, times) in [(1, 1), (1, usize::MAX), (3, 1), (3, usize::MAX)] {
                 let often = if times == 1 { "once" } else { "always" };
                 let what = format!("{}: {name}, {often} from the {nth}.", server.name());
                 proxy.fail_times(Kind::Get, nth, times, fault.clone());
@@ -115,7 +115,7 @@ fn an_object_that_is_replaced_while_it_is_read_is_no_restore() {
         other[at] ^= 1;
         // The second range of it waits until another object stands there.
         let target = SHARED.create_database();
-        proxy.fail(Kind::Get, 4, Fault::Stall);
+        proxy.fail(Kind::Get, 3, Fault::Stall);
         let running = test.spawn(["restore", "app", "--to-database", target.name()]);
         eventually("a range is waited for", || proxy.spoiled() > 0);
         bucket.put(&key, &other);
@@ -129,7 +129,7 @@ fn an_object_that_is_replaced_while_it_is_read_is_no_restore() {
 }
 
 /// A server of the test's own, and a backup that is in the middle of its parts.
-fn in_the_middle(options: &str, then: impl FnOnce(&Server)) -> Option<(S3Bucket, Test, Ran)> {
+fn in_the_middle(options: &str, then: impl FnOnce(&Server)) -> Option<(S3Bucket, Proxy, Test, Ran)> {
     let server = S3sFs::own()?;
     let (bucket, proxy) = (server.bucket(), Proxy::before(server));
     let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, concurrency: 1, {options}"));
@@ -142,7 +142,8 @@ fn in_the_middle(options: &str, then: impl FnOnce(&Server)) -> Option<(S3Bucket,
     let running = test.spawn(["backup"]);
     eventually("the second part is under way", || proxy.calls(Kind::Part) == 2);
     then(server);
-    Some((bucket, test, running.wait()))
+    let ran = running.wait();
+    Some((bucket, proxy, test, ran))
 }
 
 #[track_caller]
@@ -165,14 +166,14 @@ fn a_service_that_is_killed_and_comes_back_costs_no_backup() {
         std::thread::sleep(Duration::from_secs(2));
         server.order("START");
     };
-    let Some((_, test, ran)) = in_the_middle("retries: 5, timeout: 5s", away) else { return };
+    let Some((_, _proxy, test, ran)) = in_the_middle("retries: 5, timeout: 5s", away) else { return };
     assert!(whole_or_nothing(&test, &ran), "{ran:?}");
 }
 
 #[test]
 fn a_service_that_is_killed_for_good_is_a_clear_failure() {
     let begun = Instant::now();
-    let Some((bucket, test, ran)) = in_the_middle("retries: 1, timeout: 2s", |server| server.order("KILL")) else { return };
+    let Some((bucket, _proxy, test, ran)) = in_the_middle("retries: 1, timeout: 2s", |server| server.order("KILL")) else { return };
     failed("killed", &ran);
     assert!(begun.elapsed() < Duration::from_secs(60));
     test.run(["list"]).fails(1).says("offsite").says("hint: ");
@@ -185,7 +186,7 @@ fn a_service_that_is_killed_for_good_is_a_clear_failure() {
 #[test]
 fn a_service_that_stands_still_is_noticed_in_time() {
     let begun = Instant::now();
-    let Some((bucket, test, ran)) = in_the_middle("retries: 1, timeout: 2s", |server| server.order("STOP")) else { return };
+    let Some((bucket, _proxy, test, ran)) = in_the_middle("retries: 1, timeout: 2s", |server| server.order("STOP")) else { return };
     failed("stopped", &ran);
     assert!(ran.stderr.contains("nothing moved for"), "{ran:?}");
     // Two tries, and a clean-up that the service does not answer either.
