@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::s3::database;
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, Ceph, S3Bucket, Server};
+use crate::support::s3_request::Request;
 use crate::support::{Database, Ran, SHARED, Signal, Test, eventually};
 
 static DATABASE: LazyLock<Database> = LazyLock::new(database);
@@ -85,7 +86,6 @@ fn an_upload_that_was_killed_is_never_listed_and_goes_after_a_day() {
 
 /// Begins an upload as another would; its id.
 fn s3_begin(bucket: &S3Bucket, key: &str) -> String {
-    use crate::support::s3_request::Request;
     let begin = Request { method: "POST", query: vec![("uploads", String::new())], ..bucket.request(key) };
     bucket.ask(&begin).expect(200).elements("UploadId").remove(0)
 }
@@ -98,13 +98,13 @@ fn the_newest_part_of_an_upload_counts_and_not_its_beginning() {
     killed(&proxy, &test, Kind::Part, 2, Fault::Stall);
     let key = bucket.uploads().unwrap().remove(0);
     // The clock goes on by less than a day since the part that came a second after the beginning.
-    let answer = bucket.ask(&crate::support::s3_request::Request { query: vec![("uploads", String::new())], ..bucket.request("") });
+    let answer = bucket.ask(&Request { query: vec![("uploads", String::new())], ..bucket.request("") });
     let (id, begun) = (answer.elements("UploadId").remove(0), answer.elements("Initiated").remove(0));
     let begun: chrono::DateTime<chrono::Utc> = begun.parse().unwrap();
     eventually("some seconds later", || chrono::Utc::now() - begun > chrono::TimeDelta::seconds(6));
     let part = vec![b'x'; 5 << 20];
     let query = vec![("partNumber", "3".to_owned()), ("uploadId", id)];
-    let later = crate::support::s3_request::Request { method: "PUT", query, body: &part, ..bucket.request(&key) };
+    let later = Request { method: "PUT", query, body: &part, ..bucket.request(&key) };
     bucket.ask(&later).expect(200);
     // A day after its beginning, and three seconds less after the part.
     let ahead = begun + DAY + Duration::from_secs(1) - chrono::Utc::now();
@@ -141,7 +141,9 @@ fn an_artifact_without_its_manifest_is_never_listed_and_goes_after_a_day() {
 #[test]
 fn a_signal_ends_a_backup_at_every_call() {
     for server in s3::all() {
-        for (kind, nth) in [(Kind::List, 1), (Kind::Initiate, 1), (Kind::Part, 2), (Kind::Head, 2), (Kind::Complete, 1), (Kind::Put, 3)] {
+        for (kind, nth) in
+            [(Kind::List, 1), (Kind::Initiate, 1), (Kind::Part, 2), (Kind::Head, 2), (Kind::Complete, 1), (Kind::Put, 3)]
+        {
             for fault in [Fault::Stall, Fault::StallHalfway, Fault::StallAnswer] {
                 let (bucket, proxy, test) = through(server, "");
                 let what = format!("{}: {kind:?} {fault:?}", server.name());

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db_backup_tools::storage::conformance::context;
 use db_backup_tools::names::Key;
 use db_backup_tools::storage::Storage as _;
+use db_backup_tools::storage::conformance::context;
 use db_backup_tools::storage::s3::S3;
 use serde_json::json;
 
 use crate::s3::database;
-use crate::support::proxy::{Kind, Proxy};
+use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, S3Bucket};
 use crate::support::{Ceph, Planted, Ran, S3sFs, Seed, Test};
 
@@ -69,7 +69,6 @@ fn more_runs_than_a_page_holds_are_listed_and_pruned() {
     Seed::get(0);
     on_ceph(|bucket| {
         let name = bucket.server().name();
-        let begun = std::time::Instant::now();
         let ids = ids(1050);
         // Neighbours: a prefix that begins like ours, one within it, the same without one, another host's, another unit's.
         let neighbours = ["financer/", "fin/ancer/", "fi/", "", "fin/fin/", "fin/web1/"];
@@ -88,21 +87,21 @@ fn more_runs_than_a_page_holds_are_listed_and_pruned() {
             foreign.insert(key.to_owned());
         }
         at_once(&ids, |id| drop(Planted::new("app", id).into_bucket(&bucket, "fin/")));
-        eprintln!("{name} planted {:?}", begun.elapsed());
         let storage = bucket.yaml_with("prefix: fin");
         let test = test(&storage, &[], ", retention: { keep_last: 3 }");
         let listed = test.run_at(NOW, ["list", "--json", "app"]).ok();
         assert_eq!(items(&listed), 1050, "{name}");
-        eprintln!("{name} listed {:?}", begun.elapsed());
         let foreign_told = test.run_at(NOW, ["list", "--all", "--limit", "1"]).ok();
         foreign_told.says(&format!("files that are not named as ours: 1, the first is web1/{}/app.sql.gz", &ids[0][..16]));
         let pruned = test.run_at(NOW, ["prune", "--json", "app"]).ok();
-        eprintln!("{name} pruned {:?}", begun.elapsed());
         let deleted = pruned.json()["items"].as_array().unwrap().iter().filter(|item| item["decision"] == "delete").count();
         assert_eq!(deleted, 1047, "{name}");
         let keys: BTreeSet<String> = bucket.keys().into_iter().collect();
         let kept: Vec<&String> = keys.difference(&foreign).collect();
-        assert!(kept.len() == 9 && kept.iter().all(|key| ids[1047..].iter().any(|id| key.contains(id.as_str()))), "{name}: {kept:?}");
+        assert!(
+            kept.len() == 9 && kept.iter().all(|key| ids[1047..].iter().any(|id| key.contains(id.as_str()))),
+            "{name}: {kept:?}"
+        );
         assert!(foreign.is_subset(&keys), "{name}: {:?}", foreign.difference(&keys));
         assert_eq!(items(&test.run_at(NOW, ["list", "--json", "app"]).ok()), 3, "{name}");
     });
@@ -148,7 +147,8 @@ fn odd_names_of_units_and_prefixes_are_ours_and_nobody_elses() {
         }
         let test = test(&bucket.yaml_with(&format!("prefix: '{prefix}'")), &DATABASES, ", retention: { keep_last: 1 }");
         let listed = test.run_at(NOW, ["list", "--json"]).ok().json();
-        let units: BTreeSet<&str> = listed["items"].as_array().unwrap().iter().map(|item| item["unit"].as_str().unwrap()).collect();
+        let units: BTreeSet<&str> =
+            listed["items"].as_array().unwrap().iter().map(|item| item["unit"].as_str().unwrap()).collect();
         assert_eq!(units, DATABASES.map(|database| format!("cl.{database}")).iter().map(String::as_str).collect(), "{name}");
         test.run_at(NOW, ["list", "--verify"]).ok();
         let before = bucket.keys().len();
@@ -205,7 +205,9 @@ fn the_object_that_services_are_tried_with_is_never_shown_nor_deleted() {
             let marker = if prefix.is_empty() { ".db-backup-tools".to_owned() } else { format!("{prefix}/.db-backup-tools") };
             let count = |keys: Vec<String>| (keys.contains(&marker), keys.len());
             assert_eq!(count(bucket.keys()), (true, 4), "{}: {:?}", server.name(), bucket.keys());
-            for command in [&["list", "--all", "--json"][..], &["prune", "--json"], &["list", "--host", "web2", "--all", "--json"]] {
+            for command in
+                [&["list", "--all", "--json"][..], &["prune", "--json"], &["list", "--host", "web2", "--all", "--json"]]
+            {
                 let ran = test.run(command).ok();
                 assert!(!ran.stdout.contains(".db-backup-tools") && !ran.stderr.contains("not named as ours"), "{ran:?}");
                 assert_eq!(ran.json()["problems"].as_array().unwrap().len(), 0, "{ran:?}");
@@ -224,8 +226,7 @@ fn a_page_that_fails_in_the_middle_is_no_shorter_listing() {
     at_once(&ids, |id| drop(Planted::new("app", id).into_bucket(&bucket, "")));
     let storage = bucket.through(&proxy).yaml_with("retries: 1, timeout: 2s");
     let test = test(&storage, &[], ", retention: { keep_last: 3 }");
-    use crate::support::proxy::Fault::{Cut, Reset, Status};
-    for fault in [Cut, Reset, Status(503, "SlowDown", None)] {
+    for fault in [Fault::Cut, Fault::Reset, Fault::Status(503, "SlowDown", None)] {
         proxy.fail(Kind::List, 2, fault.clone());
         assert_eq!(items(&test.run_at(NOW, ["list", "--json", "app"]).ok()), 400, "{fault:?}");
         proxy.fail_always(Kind::List, 2, fault.clone());

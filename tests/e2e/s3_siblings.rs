@@ -56,7 +56,10 @@ fn a_bucket_that_fails_at_any_point_leaves_its_sibling_whole_and_the_next_night_
             proxy.heal();
             test.run(["list", "--verify"]).fails(3).says("app: storage offsite: behind: ");
             assert!(bucket.uploads().is_none_or(|uploads| uploads.is_empty()), "{what}");
-            assert_eq!(test.run(["list", "--json", "--all", "--storage", "offsite"]).ok().json()["items"].as_array().unwrap().len(), 1);
+            assert_eq!(
+                test.run(["list", "--json", "--all", "--storage", "offsite"]).ok().json()["items"].as_array().unwrap().len(),
+                1
+            );
             test.run(["backup"]).ok();
             let newest = test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().last().unwrap().clone();
             assert_eq!(newest["storages"], json!(["local", "offsite"]), "{what}");

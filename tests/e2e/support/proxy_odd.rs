@@ -58,7 +58,8 @@ pub fn without_condition(port: u16, head: &Head, requests: &mut impl BufRead, mu
     };
     let answer = send(port, &request)?;
     let lines = answer.head.lines().skip(1).filter(|line| !line.trim().is_empty());
-    let lines = lines.filter(|line| !["content-length", "transfer-encoding", "connection"].iter().any(|name| line.starts_with(name)));
+    let lines =
+        lines.filter(|line| !["content-length", "transfer-encoding", "connection"].iter().any(|name| line.starts_with(name)));
     let lines: String = lines.map(|line| format!("{}\r\n", line.trim())).collect();
     let length = answer.body.len();
     write!(client, "HTTP/1.1 {} Passed\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n", answer.status)?;
