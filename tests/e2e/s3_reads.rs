@@ -1,6 +1,7 @@
 //! A bad network while a backup is read, and a service that goes away and comes back: what is restored is all of it,
 //! or the command fails.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ fn whatever_spoils_a_read_the_restore_is_whole_or_failed() {
                 let outcome = if nth == 1 { written(&what, &test) } else { restored(&what, &test) };
                 assert!(proxy.spoiled() > spoiled, "{what}: never met");
                 proxy.heal();
-                table += &format!("{what} {outcome}\n");
+                writeln!(table, "{what} {outcome}").unwrap();
                 let mends = !matches!(fault, Fault::Flip | Fault::Body(_));
                 assert!(!(mends && times == 1) || outcome == "whole", "{what}");
                 assert!(times == 1 || outcome == "failed", "{what}");

@@ -60,8 +60,8 @@ pub fn without_condition(port: u16, head: &Head, requests: &mut impl BufRead, mu
     let lines = answer.head.lines().skip(1).filter(|line| !line.trim().is_empty());
     let lines =
         lines.filter(|line| !["content-length", "transfer-encoding", "connection"].iter().any(|name| line.starts_with(name)));
-    let lines: String = lines.map(|line| format!("{}\r\n", line.trim())).collect();
+    let lines = lines.map(str::trim).collect::<Vec<_>>().join("\r\n");
     let length = answer.body.len();
-    write!(client, "HTTP/1.1 {} Passed\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n", answer.status)?;
+    write!(client, "HTTP/1.1 {} Passed\r\n{lines}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n", answer.status)?;
     client.write_all(&answer.body)
 }
