@@ -8,7 +8,7 @@ use crate::catalog::{Entry, MARK};
 use crate::commands::stores::Store;
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
-use crate::names::{ProofKind, Role, RunId, UnitName};
+use crate::names::{Key, ProofKind, Role, RunId, UnitName};
 use crate::observe::Event;
 use crate::stage::digest::{Digested, Sha256Meter};
 use crate::stage::pipeline::{self, Expected, Passed};
@@ -28,12 +28,36 @@ pub(super) fn read_through(
         content: Digested { bytes: manifest.content.bytes, sha256: manifest.content.sha256.clone() },
     };
     let compression = manifest.compression.parse()?;
-    let mut input = store.storage.read(&key, 0, cx).map_err(|error| error.storage(store.name()).step("read"))?;
+    let input = store.storage.read(&key, 0, cx).map_err(|error| error.storage(store.name()).step("read"))?;
+    let mut input = Stored { input, store, key: &key };
     let progress = |bytes| cx.observer.event(Event::UnitProgress { unit: unit.clone(), bytes });
     pipeline::unpack(&mut input, compression, &expected, output, &progress).map_err(|error| match error.kind() {
         Kind::Damaged => damaged(store, &key.to_string(), &error),
         _ => error,
     })
+}
+
+/// A stored object's bytes. What breaks off in their middle is the storage's failure, and told as such.
+struct Stored<'a> {
+    input: Box<dyn Read + Send>,
+    store: &'a Store<'a>,
+    key: &'a Key,
+}
+
+impl Read for Stored<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            let error = from_io(error, Kind::Storage, format!("can't read {}", self.key));
+            // A signal or the timeout is nothing that the storage did.
+            if error.kind().is_transient() || error.kind() == Kind::StorageDenied {
+                return error.storage(self.store.name()).step("read").into();
+            }
+            error.into()
+        })
+    }
 }
 
 /// Names the file that is not what it was.

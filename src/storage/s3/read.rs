@@ -95,7 +95,8 @@ async fn range(service: &Shared, object: &str, head: &Head, first: u64, last: u6
             }
             Err(failure) if failure.status == Some(412) => {
                 let error = Error::new(Kind::Storage, format!("{object} changed while it was read"));
-                return Err(Failure::lasting(error.hint("run it again")));
+                let hint = "no backup is ever written over here: see who else writes to the bucket, and run it again";
+                return Err(Failure::lasting(error.hint(hint)));
             }
             Err(failure) => {
                 // More than was asked for: none of it can be trusted.

@@ -9,6 +9,7 @@ pub mod in_process;
 pub mod planted;
 pub mod proxy;
 pub mod proxy_http;
+mod proxy_odd;
 pub mod s3;
 pub mod s3_request;
 pub mod strace;

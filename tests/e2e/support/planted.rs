@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use chrono::{Duration, NaiveDateTime};
+use db_backup_tools::names::UnitName;
 use serde_json::{Value, json};
 
-use super::{SHARED, Test};
+use super::{S3Bucket, SHARED, Test};
 
 /// The backup that all others are copies of.
 pub struct Seed {
@@ -95,17 +96,45 @@ impl Planted {
 
     /// Writes it. Gives the path of its files without their extensions.
     pub fn into(self, storage: &Path) -> PathBuf {
+        for (key, bytes) in self.objects() {
+            let path = storage.join(key);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        storage.join(self.stem())
+    }
+
+    /// Puts it into a bucket, below a prefix that ends in `/` or is empty. Gives the keys, without that prefix.
+    pub fn into_bucket(self, bucket: &S3Bucket, prefix: &str) -> Vec<String> {
+        let put = |(key, bytes): (String, Vec<u8>)| {
+            bucket.put(&format!("{prefix}{key}"), &bytes);
+            key
+        };
+        self.objects().into_iter().map(put).collect()
+    }
+
+    fn run(&self) -> &str {
+        self.id.split('-').next().unwrap()
+    }
+
+    /// The key of its objects without their endings. A unit's name is escaped as the program does it.
+    fn stem(&self) -> String {
+        let unit = UnitName::new(self.unit.clone()).escaped();
+        format!("{}/{}/{unit}_{}", self.host, self.run(), self.id)
+    }
+
+    /// Its objects' keys and bytes, the manifest last.
+    pub fn objects(&self) -> Vec<(String, Vec<u8>)> {
         let seed = Seed::get(self.seed);
-        let run = self.id.split('-').next().unwrap();
-        let directory = storage.join(&self.host).join(run);
-        fs::create_dir_all(&directory).unwrap();
-        let name = format!("{}_{}", self.unit, self.id);
-        let started = NaiveDateTime::parse_from_str(run, "%Y%m%d_%H%M%SZ").unwrap().and_utc();
+        let stem = self.stem();
+        let name = stem.rsplit('/').next().unwrap();
+        let started = NaiveDateTime::parse_from_str(self.run(), "%Y%m%d_%H%M%SZ").unwrap().and_utc();
         let mut manifest = seed.manifest.clone();
         let time = |at: chrono::DateTime<chrono::Utc>| json!(at.format("%Y-%m-%dT%H:%M:%SZ").to_string());
         for (field, value) in [
             ("id", json!(self.id)),
-            ("run", json!(run)),
+            ("run", json!(self.run())),
             ("host", json!(self.host)),
             ("unit", json!(self.unit)),
             ("target", json!(self.unit.split('.').next())),
@@ -117,17 +146,10 @@ impl Planted {
         }
         manifest["artifact"]["name"] = json!(format!("{name}.{}", seed.ending));
         manifest["inventory"]["name"] = json!(format!("{name}.inventory.json"));
-        let write = |ending: &str, bytes: &[u8]| {
-            let path = directory.join(format!("{name}.{ending}"));
-            fs::write(&path, bytes).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        };
-        write(&seed.ending, &seed.artifact);
-        write("inventory.json", &seed.inventory);
-        if self.pinned {
-            write("pin", b"{}\n");
-        }
-        write("manifest.json", &serde_json::to_vec_pretty(&manifest).unwrap());
-        directory.join(name)
+        let object = |ending: &str, bytes: &[u8]| (format!("{stem}.{ending}"), bytes.to_vec());
+        let pin = self.pinned.then(|| object("pin", b"{}\n"));
+        let data = [object(&seed.ending, &seed.artifact), object("inventory.json", &seed.inventory)];
+        let manifest = object("manifest.json", &serde_json::to_vec_pretty(&manifest).unwrap());
+        data.into_iter().chain(pin).chain([manifest]).collect()
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::cluster::HOST;
 use super::proxy_http::{Flow, Head, pass_body};
+use super::proxy_odd;
 use super::s3::Server;
 
 /// What a request is for.
@@ -62,6 +63,14 @@ pub enum Fault {
     Body(Vec<u8>),
     /// The server is not asked; this comes: status, headers and body.
     Answer(u16, Vec<(&'static str, String)>, String),
+    /// The server does it; its answer never comes, and the connection stays open for ever.
+    StallAnswer,
+    /// The answer's body has so many bytes more, or fewer, and its head says so; all else in it stays.
+    Longer(i64),
+    /// The last byte of the answer's body is another one.
+    Flip,
+    /// The answer has this header.
+    Header(&'static str, &'static str),
 }
 
 /// A request that came.
@@ -97,6 +106,9 @@ struct State {
     has_ended: bool,
     armed: Vec<Armed>,
     calls: Vec<Call>,
+    /// Seconds that the server's clock seems to be ahead by.
+    ahead: i64,
+    ignores_conditions: bool,
     /// Open connections, by a number of their own.
     connections: BTreeMap<usize, Vec<TcpStream>>,
 }
@@ -159,6 +171,16 @@ impl Proxy {
     /// All is well from now on.
     pub fn heal(&self) {
         self.inner.lock().armed.clear();
+    }
+
+    /// Lets the server's clock seem to be ahead by this: in the `Date` of its answers, and nowhere else.
+    pub fn shift_clock(&self, ahead: Duration) {
+        self.inner.lock().ahead = i64::try_from(ahead.as_secs()).unwrap();
+    }
+
+    /// Makes the server one that takes no notice of `If-None-Match`: such requests are signed anew without it.
+    pub fn ignore_conditions(&self) {
+        self.inner.lock().ignores_conditions = true;
     }
 
     /// How many requests of this kind have come, spoiled ones too.
@@ -236,6 +258,9 @@ impl Inner {
                 (&*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let (kind, fault) = self.note(&head);
+            if self.lock().ignores_conditions && fault.is_none() && head.get("if-none-match").is_some() {
+                return proxy_odd::without_condition(self.server, &head, &mut requests, client);
+            }
             if self.answers_itself(&head, fault.as_ref(), &mut requests, client)? {
                 if head.asks_to_close() {
                     return Ok(());
@@ -300,7 +325,7 @@ impl Inner {
         };
         pass_body(requests, &mut io::sink(), head.request_body(), Flow::default())?;
         let kind = if body.starts_with(b"<?xml") || body.starts_with(b"<Error") { "application/xml" } else { "text/html" };
-        let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
+        let date = proxy_odd::date(self.lock().ahead);
         write!(
             client,
             "HTTP/1.1 {status} Injected\r\nDate: {date}\r\nContent-Type: {kind}\r\n{headers}Content-Length: {}\r\n\r\n",
@@ -353,6 +378,18 @@ impl Inner {
         if fault == Some(&Fault::LostAnswer) {
             pass_body(server, &mut io::sink(), body, Flow::default())?;
             return Ok(false);
+        }
+        if fault == Some(&Fault::StallAnswer) {
+            pass_body(server, &mut io::sink(), body, Flow::default())?;
+            self.wait_for_the_end();
+            return Ok(false);
+        }
+        let ahead = self.lock().ahead;
+        if ahead != 0 {
+            answer.set("date", &proxy_odd::date(ahead));
+        }
+        if let Some(fault @ (Fault::Longer(_) | Fault::Flip | Fault::Header(..))) = fault {
+            return proxy_odd::pass_changed(fault, answer, body, server, client);
         }
         client.write_all(&answer.bytes())?;
         pass_body(server, &mut client, body, Flow { rate, half: halves })?;

@@ -70,6 +70,17 @@ impl Head {
         })
     }
 
+    /// A header's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.header(name)
+    }
+
+    /// Gives a header this value, whether it was there or not.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.take(name);
+        self.0.push(format!("{name}: {value}"));
+    }
+
     /// All headers, their names in small letters.
     pub fn headers(&self) -> BTreeMap<String, String> {
         let pairs = self.0[1..].iter().filter_map(|line| line.split_once(':'));

@@ -3,6 +3,7 @@
 //! program's own client can hide itself.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,7 @@ pub const SECRET_KEY: &str = "only/for+tests/8d31b7e4c2";
 pub const REGION: &str = "us-east-1";
 
 static S3S_FS: LazyLock<Option<Server>> = LazyLock::new(|| {
-    let program = std::env::var_os("DB_BACKUP_S3S_FS").map(PathBuf::from);
-    let program = program.unwrap_or_else(|| super::repository().join("target/s3s-fs/bin/s3s-fs"));
+    let program = s3s_fs_program();
     if program.is_file() { Some(Server::start("s3s-fs", |place| s3s_fs(&program, place))) } else { left_out("s3s-fs") }
 });
 
@@ -38,6 +38,11 @@ static CEPH: LazyLock<Option<Server>> = LazyLock::new(|| {
     let wanted = ["ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin"];
     if wanted.iter().all(is_here) { Some(Server::start("Ceph", ceph)) } else { left_out("Ceph") }
 });
+
+fn s3s_fs_program() -> PathBuf {
+    let program = std::env::var_os("DB_BACKUP_S3S_FS").map(PathBuf::from);
+    program.unwrap_or_else(|| super::repository().join("target/s3s-fs/bin/s3s-fs"))
+}
 
 /// In CI, where everything must be tested, each server has to be there.
 fn left_out(name: &str) -> Option<Server> {
@@ -59,6 +64,12 @@ impl S3sFs {
     /// The one that all tests share; `None`, and a word, where there is none: in CI that is a failure.
     pub fn shared() -> Option<&'static Server> {
         shared(S3S_FS.as_ref(), "s3s-fs")
+    }
+
+    /// One of a test's own, which may be stopped, killed and started again. It too ends with the test process.
+    pub fn own() -> Option<&'static Server> {
+        shared(S3S_FS.as_ref(), "s3s-fs")?;
+        Some(Box::leak(Box::new(Server::start("s3s-fs", |place| s3s_fs(&s3s_fs_program(), place)))))
     }
 }
 
@@ -92,12 +103,19 @@ pub struct Server {
     keeper: Mutex<Child>,
 }
 
-/// Runs until its standard input ends, which it does when the test process does, however that comes.
+/// Runs until its standard input ends, which it does when the test process does, however that comes. A line there is a
+/// signal for the server, or `START`, another start on the same port and directory.
 const KEEPER: &str = r#"
     trap '' INT TERM HUP
     mkdir "$KEPT/data"
     "$@" "$KEPT/data" </dev/null & server=$!
-    read -r _
+    while read -r order; do
+        case $order in
+            START) "$@" "$KEPT/data" </dev/null & server=$! ;;
+            KILL) kill -KILL $server; wait $server ;;
+            *) kill -$order $server ;;
+        esac
+    done 2>/dev/null
     kill -KILL $server 2>/dev/null
     wait $server 2>/dev/null
     rm -rf "$KEPT"
@@ -142,6 +160,11 @@ impl Server {
         let failed = self.directory.join("failed");
         let answers = || send(self.port, &Request::get("/")).is_ok_and(|answer| answer.status == 200);
         holds_within(Duration::from_secs(180), || failed.exists() || answers()) && !failed.exists()
+    }
+
+    /// To the keeper of [`S3sFs::own`]: a signal's name for the server, or `START`.
+    pub fn order(&self, order: &str) {
+        writeln!(self.keeper.lock().unwrap().stdin.as_mut().unwrap(), "{order}").unwrap();
     }
 
     /// For messages.
