@@ -202,7 +202,7 @@ impl Multipart {
 async fn send_part(service: &Shared, object: &str, number: u32, upload: String, part: Bytes) -> Result<(u32, String), Failure> {
     let call = Call::new(What::UploadPart { number, upload }, object).body(part);
     let answer = service.client.ask(&call).await?;
-    service.check_etag(&call, &answer)?;
+    service.check_etag(&call, &answer).await?;
     let Some(etag) = answer.header("etag") else {
         let what = call.describe(&service.client.place.bucket);
         return Err(failure::of_nonsense(&what, &service.client.place, "its answer has no ETag"));
@@ -237,7 +237,7 @@ async fn complete(
     if let Err(failure) = outcome {
         let failure =
             if failure.status == Some(412) { Failure { maybe_done: failure.maybe_done, ..exists(object) } } else { failure };
-        service.settle(object, nonce, bytes, failure).await?;
+        service.settle(object, nonce, bytes, None, failure).await?;
     }
     service.written(object, nonce, bytes).await
 }
