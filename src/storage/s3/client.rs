@@ -213,7 +213,10 @@ impl Client {
             progress.moved();
             match piece {
                 Ok(Some(piece)) if is_error => {
-                    error_body.extend_from_slice(&piece[..piece.len().min(LONGEST_ANSWER.saturating_sub(error_body.len()))]);
+                    error_body.extend_from_slice(&piece);
+                    if error_body.len() > LONGEST_ANSWER {
+                        break;
+                    }
                 }
                 Ok(Some(piece)) => {
                     if !take(piece) {

@@ -47,6 +47,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// Its length is not told, and its end never comes: the connection closes.
     pub(super) open_ended: bool,
+    /// Its body comes again and again.
+    pub(super) endless: bool,
 }
 
 impl Answer {
@@ -71,21 +73,29 @@ impl Answer {
         )
     }
 
-    fn write(&self, to: &mut impl Write, is_head: bool) -> std::io::Result<()> {
+    fn write(&self, to: &mut dyn Write, is_head: bool) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} -\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if self.open_ended {
+        if self.open_ended || self.endless {
             head.push_str("transfer-encoding: chunked\r\n");
         } else if !self.headers.iter().any(|(name, _)| *name == "content-length") {
             head.push_str(&format!("content-length: {}\r\n", self.body.len()));
         }
         write!(to, "{head}\r\n")?;
-        match (is_head, self.open_ended) {
-            (true, _) => Ok(()),
-            (_, true) => write!(to, "{:x}\r\n", self.body.len()).and_then(|()| to.write_all(&self.body)),
-            (_, false) => to.write_all(&self.body),
+        let chunk = |to: &mut dyn Write| {
+            write!(to, "{:x}\r\n", self.body.len())?;
+            to.write_all(&self.body)
+        };
+        match self {
+            _ if is_head => Ok(()),
+            Self { endless: true, .. } => loop {
+                chunk(to)?;
+                to.write_all(b"\r\n")?;
+            },
+            Self { open_ended: true, .. } => chunk(to),
+            _ => to.write_all(&self.body),
         }
     }
 }

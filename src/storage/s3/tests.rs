@@ -307,3 +307,51 @@ fn bytes_that_were_stored_otherwise_are_told() {
     let error = server.bucket(|_| ()).put_new(&key(), BYTES, &cx()).unwrap_err();
     assert!(error.to_string().contains("another checksum"), "{error}");
 }
+
+// Uploading.
+
+/// An upload of two parts that failed: what its abort comes to.
+fn given_up(server: &Server) -> Result<()> {
+    let bucket = server.bucket(|settings| settings.retries = 0);
+    let mut upload = bucket.upload(&key(), None, &cx()).unwrap();
+    assert!(upload.write(&vec![0; 11 << 20]).is_err());
+    upload.abort()
+}
+
+#[test]
+fn an_upload_that_may_have_begun_and_can_not_be_seen_is_told() {
+    let server = |listing: fn() -> Answer| {
+        Server::start(move |request| match request {
+            _ if request.is("POST", &["?uploads"]) => Some(Answer::error(503, "SlowDown")),
+            _ => request.is("GET", &["uploads"]).then(listing),
+        })
+    };
+    for unseen in [|| Answer::error(403, "AccessDenied"), || Answer::error(503, "SlowDown")] {
+        let error = given_up(&server(unseen)).unwrap_err();
+        assert!(error.to_string().contains("can't list the uploads"), "{error}");
+    }
+    let seen = server(|| {
+        Answer::xml("ListMultipartUploadsResult", &format!("<Upload><Key>{KEY}</Key><UploadId>u1</UploadId></Upload>"))
+    });
+    given_up(&seen).unwrap();
+    assert_eq!(seen.asked("DELETE", &["uploadId=u1"]), 1);
+}
+
+#[test]
+fn an_upload_that_is_known_is_aborted_also_where_none_are_listed() {
+    let server = Server::start(|request| match request {
+        _ if request.is("PUT", &["partNumber"]) => Some(Answer::error(403, "AccessDenied")),
+        _ => request.is("GET", &["uploads"]).then(|| Answer::error(403, "AccessDenied")),
+    });
+    let bucket = server.bucket(|_| ());
+    let mut upload = bucket.upload(&key(), None, &cx()).unwrap();
+    upload.write(&vec![0; 11 << 20]).unwrap();
+    assert_eq!(upload.commit().unwrap_err().kind(), Kind::StorageDenied);
+    assert_eq!(server.asked("DELETE", &["uploadId=u1"]), 1);
+}
+
+#[test]
+fn an_error_without_an_end_is_one() {
+    let server = Server::start(|_| Some(Answer { endless: true, ..Answer::new(403, vec![b'x'; 1 << 20]) }));
+    assert_eq!(server.bucket(|_| ()).list("", &mut |_| Ok(()), &cx()).unwrap_err().kind(), Kind::StorageDenied);
+}
