@@ -165,7 +165,12 @@ pub struct Generate {
 
 /// `validate`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  db-backup-tools validate --connect    # before the first night")]
+#[command(after_help = "\
+--connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage
+with prune: false it stores no probe: there it lists, and begins an upload and gives it up.
+
+Example:
+  db-backup-tools validate --connect    # before the first night")]
 pub struct Validate {
     /// Also try tools, versions, login, privileges, and write, read, delete in each storage
     #[arg(long)]
@@ -334,6 +339,9 @@ impl Restore {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 ID: as list shows it, or its last four characters.
+
+What never became whole goes too, an S3 service's unfinished uploads among it, once it is older than
+24 hours and twice the target's timeout. It needs the storages alone, so another machine can do it.
 
 Examples:
   db-backup-tools prune --dry-run    # each backup with keep or delete, and every reason

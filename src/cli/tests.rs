@@ -110,6 +110,9 @@ fn help_of_validate() {
                                  [possible values: text, json]
           --json                 Print one JSON document on stdout, on errors too
 
+    --connect removes what it writes, but for an S3 storage's marker, .db-backup-tools. In a storage
+    with prune: false it stores no probe: there it lists, and begins an upload and gives it up.
+
     Example:
       db-backup-tools validate --connect    # before the first night
     ");
@@ -289,6 +292,9 @@ fn help_of_prune() {
           --json                 Print one JSON document on stdout, on errors too
 
     ID: as list shows it, or its last four characters.
+
+    What never became whole goes too, an S3 service's unfinished uploads among it, once it is older than
+    24 hours and twice the target's timeout. It needs the storages alone, so another machine can do it.
 
     Examples:
       db-backup-tools prune --dry-run    # each backup with keep or delete, and every reason

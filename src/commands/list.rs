@@ -191,7 +191,9 @@ impl Listing<'_> {
 
     /// After a disaster the new machine has another name: say where the backups are.
     fn tell_other_hosts(&mut self) {
-        let entries = self.stores.iter().filter_map(|store| store.scan(None, self.cx).ok()).flatten();
+        // Another listing of one that has just failed would take as long, for nothing.
+        let listed = self.stores.iter().filter(|store| self.listed.iter().any(|name| name == store.name()));
+        let entries = listed.filter_map(|store| store.scan(None, self.cx).ok()).flatten();
         let mut hosts: Vec<Escaped> = entries.map(|entry| entry.host).collect();
         hosts.sort();
         hosts.dedup();

@@ -97,7 +97,9 @@ fn a_disk_that_fills_leaves_the_other_storage_its_backup() {
     says_full(test.run(["backup"]).fails(3));
     assert_eq!(files_below(&disk.0), [""; 0]);
     assert_eq!(test.stored().len(), 3);
-    let row = test.run(["list", "--verify", "--json"]).ok().json()["items"][0].clone();
+    let listed =
+        test.run(["list", "--verify", "--json"]).fails(3).says("storage local: behind: it lacks the newest whole backup");
+    let row = listed.json()["items"][0].clone();
     assert_eq!(
         (row["state"].as_str(), row["storages"][0].as_str(), &row["storages"][1]),
         (Some("whole"), Some("other"), &serde_json::Value::Null)

@@ -55,6 +55,8 @@ mod role;
 mod s3;
 mod s3_errors;
 mod s3_faults;
+mod s3_keys;
+mod s3_ways;
 mod restore_breaks;
 mod restore_choice;
 mod roundtrip;

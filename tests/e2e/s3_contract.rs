@@ -104,7 +104,7 @@ fn every_storage_keeps_the_contract() {
 /// `s3_faults` for that. An artifact is of two parts.
 #[test]
 fn every_fault_of_a_call_ends_well_or_with_nothing_in_a_bucket() {
-    let Some(bucket) = S3sFs::shared().map(|server| server.bucket()) else { return };
+    let Some(bucket) = S3sFs::shared().map(Server::bucket) else { return };
     let count = Cell::new(0);
     let make = || {
         count.set(count.get() + 1);

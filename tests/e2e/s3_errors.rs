@@ -1,6 +1,10 @@
 //! What a person is told when an S3 service says no, or is none: what was asked, the service's own words, and what to do.
 
-use std::net::TcpListener;
+use std::fmt::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use insta::internals::SettingsBindDropGuard;
 
 use crate::s3_faults::DATABASE;
 use crate::support::proxy::{Fault, Kind, Proxy};
@@ -21,22 +25,25 @@ pub(crate) fn told<'a>(runs: impl IntoIterator<Item = (&'a str, Ran)>) -> String
     let mut lines = String::new();
     for (what, ran) in runs {
         let ran = ran.never_shows(SECRET_KEY).never_shows(ACCESS_KEY);
-        let of_summary =
-            |line: &&str| !line.starts_with("list: ") && !line.starts_with("backup: ") && !line.starts_with("app: failed");
-        let said: Vec<&str> = ran.stderr.lines().filter(of_summary).collect();
-        lines.push_str(&format!("== {what}: exit {}\n{}\n", ran.code.unwrap_or(-1), said.join("\n")));
+        let is_told = |line: &&str| !["list: ", "backup: ", "app: ", "ok "].iter().any(|other| line.starts_with(other));
+        writeln!(lines, "== {what}: exit {}", ran.code.unwrap_or(-1)).unwrap();
+        for line in ran.stdout.lines().chain(ran.stderr.lines()).filter(is_told) {
+            writeln!(lines, "{line}").unwrap();
+        }
     }
     lines
 }
 
 /// Snapshots that are the same whatever ports, names and times.
-pub(crate) fn redacted(assert: impl FnOnce()) {
+pub(crate) fn redacted() -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"127\.0\.0\.1:\d+", "HOST:PORT");
     settings.add_filter(r"test-[0-9a-f-]{18}", "BUCKET");
     settings.add_filter(r"\d{8}_\d{6}Z(-[a-z0-9]{4})?", "ID");
-    settings.add_filter(r"\d+(\.\d+)? m?s\b", "TIME");
-    settings.bind(assert);
+    settings.add_filter(r"\b\d+(\.\d+)? ?m?s\b", "TIME");
+    settings.add_filter(r"\b\d{10}\b", "SECONDS");
+    settings.add_filter(r"\d+ seconds ago", "SECONDS ago");
+    settings.bind_to_scope()
 }
 
 /// A backup in parts through a proxy, tried once.
@@ -57,7 +64,15 @@ fn wrong_keys_and_buckets() {
         runs.push(("no such bucket", listing(&yaml.replace(bucket.name(), "test-00000000-0000-0000")).run(["list"])));
         runs.push(("wrong secret", listing(&yaml.replace(SECRET_KEY, "wrong/secret")).run(["list"]).never_shows("wrong/secret")));
     }
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
+    == no such bucket: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: NoSuchBucket (HTTP 404)
+      hint: create the bucket BUCKET, or correct `bucket:` or `endpoint:`; it is never made here
+    == wrong secret: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SignatureDoesNotMatch (HTTP 403)
+      hint: check `secret_access_key:` and this machine's clock
+    ");
 }
 
 #[test]
@@ -72,7 +87,21 @@ fn wrong_keys_and_buckets_on_ceph() {
     ];
     let runs = wrong.map(|(what, right, wrong)| (what, listing(&yaml.replace(right, wrong)).run(["list"])));
     let of_backup = Test::of(&DATABASE).storages([("offsite", yaml.replace(SECRET_KEY, "wrong/secret"))]).run(["backup"]);
-    redacted(|| insta::assert_snapshot!(told(runs.into_iter().chain([("backup, wrong secret", of_backup)])), @""));
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs.into_iter().chain([("backup, wrong secret", of_backup)])), @"
+    == no such bucket: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: NoSuchBucket (HTTP 404)
+      hint: create the bucket BUCKET, or correct `bucket:` or `endpoint:`; it is never made here
+    == wrong secret: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SignatureDoesNotMatch (HTTP 403)
+      hint: check `secret_access_key:` and this machine's clock
+    == unknown key: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InvalidAccessKeyId (HTTP 403)
+      hint: check `access_key_id:`: the service does not know it
+    == backup, wrong secret: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: SignatureDoesNotMatch (HTTP 403)
+      hint: check `secret_access_key:` and this machine's clock
+    ");
 }
 
 #[test]
@@ -104,7 +133,44 @@ fn each_permission_that_lacks_is_named() {
         proxy.heal();
     }
     drop(bucket);
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
+    == Initiate: exit 1
+    error: app: storage offsite: upload: can't begin the upload of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
+    == Part: exit 1
+    error: app: storage offsite: commit: can't write part 1 of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
+    == Complete: exit 1
+    error: app: storage offsite: commit: can't complete the upload of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
+    == List: exit 0
+    == Abort: exit 1
+    warning: what is left of an upload could not be removed, prune will: can't abort the upload of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403) (give the key the permission s3:AbortMultipartUpload on the bucket BUCKET, or check which key it is)
+    error: app: storage offsite: commit: can't write part 1 of web1/ID/app_ID.sql to bucket BUCKET at http://HOST:PORT: InvalidRequest: Injected. (HTTP 400)
+      hint: look the code up in the service's documentation
+    == Get: exit 1
+    error: app: storage offsite: can't read web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
+    error: app: storage offsite: can't read web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
+    == Head: exit 1
+    error: app: storage offsite: can't look at web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
+      hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
+    error: app: storage offsite: can't look at web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
+      hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
+    == Delete: exit 1
+    error: app: storage offsite: can't delete web1/ID/app_ID.manifest.json from bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:DeleteObject on the bucket BUCKET, or check which key it is
+    prune: 0 deleted, 0 kept, 1 could not be deleted
+    == Uploads: exit 1
+    error: storage offsite: list: can't list the uploads of bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+      hint: give the key the permission s3:ListBucketMultipartUploads on the bucket BUCKET, or check which key it is
+    == Put: exit 1
+    FAIL  storage offsite: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+          hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is
+    validate: 1 problem found
+    ");
 }
 
 #[test]
@@ -136,11 +202,73 @@ fn what_a_service_says_and_what_to_do() {
     let mut runs = Vec::new();
     for (what, fault) in faults {
         proxy.fail_all(fault);
-        runs.push((what, test.run(["backup"])));
         runs.push((what, test.run(["list"])));
         proxy.heal();
     }
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    for (what, fault) in
+        [("backup: not S3, 200", page(200)), ("backup: not S3, 404", page(404)), ("backup: busy", plain(503, "SlowDown"))]
+    {
+        proxy.fail_all(fault);
+        runs.push((what, test.run(["backup"])));
+        proxy.heal();
+    }
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
+    == clock: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: RequestTimeTooSkewed: Said so. (HTTP 403)
+      hint: set this machine's clock: it and the service's differ by too much
+    == token: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: ExpiredToken: Said so. (HTTP 400)
+      hint: get new temporary keys: the session token has expired
+    == redirect, with region: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
+      hint: set `region: eu-north-1`: that is where the bucket is
+    == redirect, with endpoint: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: PermanentRedirect: Said so. (HTTP 301)
+      hint: the bucket is at s3.example.org: correct `region:` or `endpoint:`
+    == redirect, with nothing: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: the service answered HTTP 301
+      hint: correct `region:` or `endpoint:`: the bucket is somewhere else
+    == region in the error: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: AuthorizationHeaderMalformed: Said so. (HTTP 400)
+      hint: set `region: eu-west-3`: that is where the bucket is, not us-east-1
+    == busy: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
+      hint: the service is in trouble or busy: look at its log, or try again later
+    == gateway: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 502: <html><h1>Bad Gateway</h1></html>
+      hint: the service is in trouble or busy: look at its log, or try again later
+    == full: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InsufficientStorage: Said so. (HTTP 507)
+      hint: make room there, or raise the quota
+    == quota: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: QuotaExceeded: Said so. (HTTP 403)
+      hint: make room there, or raise the quota
+    == class: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: InvalidStorageClass: Said so. (HTTP 400)
+      hint: check `storage_class:`: the service has no such class
+    == not S3, 200: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: its answer is none that an S3 service gives to that
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == not S3, 404: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == not S3, 403: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: HTTP 403: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == odd code: exit 1
+    error: storage offsite: list: can't list bucket BUCKET at http://HOST:PORT: IAmATeapot: Said so. (HTTP 418)
+      hint: look the code up in the service's documentation
+    == backup: not S3, 200: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: its answer is none that an S3 service gives to that
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == backup: not S3, 404: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: HTTP 404: <html><body>It works!</body></html>
+      hint: is there an S3 service at `endpoint:`, and no other web server?
+    == backup: busy: exit 1
+    error: app: storage offsite: upload: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: SlowDown: Said so. (HTTP 503)
+      hint: the service is in trouble or busy: look at its log, or try again later
+    ");
 }
 
 #[test]
@@ -154,9 +282,7 @@ fn no_way_there() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let waiting: Vec<_> = (0..200)
-        .map_while(|_| {
-            std::net::TcpStream::connect_timeout(&listener.local_addr().unwrap(), std::time::Duration::from_millis(200)).ok()
-        })
+        .map_while(|_| TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_millis(200)).ok())
         .collect();
     let mut runs = vec![
         ("no such name", listing(&yaml("http://nowhere.invalid:9")).run(["list"])),
@@ -167,5 +293,38 @@ fn no_way_there() {
     if let Some(server) = S3sFs::shared() {
         runs.push(("HTTP where HTTPS was meant", listing(&yaml(&format!("https://127.0.0.1:{}", server.port()))).run(["list"])));
     }
-    redacted(|| insta::assert_snapshot!(told(runs), @""));
+    let _redacted = redacted();
+    insta::assert_snapshot!(told(runs), @"
+    == no such name: exit 1
+    error: storage offsite: list: can't list bucket nightly at http://nowhere.invalid:9: dns error: failed to lookup address information: Name or service not known
+      hint: check the host's name in `endpoint:` (or `bucket:` and `region:`), and this machine's DNS
+    == refused: exit 1
+    error: storage offsite: list: can't list bucket nightly at http://HOST:PORT: tcp connect error: Connection refused (os error 111)
+      hint: is the service running, and are host and port in `endpoint:` right?
+    == no answer to a connection: exit 1
+    error: storage offsite: list: can't list bucket nightly at http://HOST:PORT: tcp connect error: deadline has elapsed
+      hint: nothing answers there: check host and port in `endpoint:`, and what firewalls let through
+    == HTTP where HTTPS was meant: exit 1
+    error: storage offsite: list: can't list bucket nightly at https://HOST:PORT: received corrupt message of type InvalidContentType
+      hint: the service speaks plain HTTP there: write http:// in `endpoint:`, if the network between is trusted
+    ");
+}
+
+#[test]
+fn that_a_call_is_made_again_is_told() {
+    let storage = |retries: u32| {
+        format!(
+            "{{ type: s3, bucket: nightly, endpoint: 'http://127.0.0.1:9', access_key_id: {ACCESS_KEY}, \
+             secret_access_key: {SECRET_KEY}, retries: {retries} }}"
+        )
+    };
+    let told =
+        "can't list bucket nightly at http://127.0.0.1:9: tcp connect error: Connection refused (os error 111); trying again in ";
+    let count = |retries, arguments: &[&str]| listing(&storage(retries)).run(arguments).fails(1).stderr.matches(told).count();
+    // A person hears of it once in five seconds, the log of each.
+    assert_eq!(count(2, &["list"]), 1);
+    assert_eq!(count(2, &["list", "-q"]), 0);
+    assert_eq!(count(2, &["list", "-v"]), 1 + 2);
+    assert_eq!(count(2, &["list", "--log-format", "json"]), 1);
+    assert_eq!(count(0, &["list"]), 0);
 }

@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::s3::database;
 use crate::support::proxy::{Fault, Kind, Proxy};
-use crate::support::s3::{Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
+use crate::support::s3::{ACCESS_KEY, Ceph, S3Bucket, S3sFs, SECRET_KEY, Server};
 use crate::support::{Database, Test};
 
 pub(crate) static DATABASE: LazyLock<Database> = LazyLock::new(database);
@@ -49,9 +50,6 @@ fn outcome(what: &str, bucket: &S3Bucket, proxy: &Proxy, test: &Test) -> &'stati
         assert!(ours.is_empty(), "{what}: {ours:?}");
     }
     assert!(bucket.uploads().is_none_or(|uploads| uploads.is_empty()), "{what}: {:?}", bucket.uploads());
-    if !is_stored {
-        eprintln!("{what}: {}", ran.stderr);
-    }
     if is_stored { "whole" } else { "failed" }
 }
 
@@ -66,24 +64,34 @@ fn every_fault(server: &'static Server, calls: &[Kind]) -> String {
         ("stall", Fault::Stall),
         ("nonsense", Fault::Body(b"<html>Sign in</html>".to_vec())),
     ];
-    let mut table = String::new();
-    for call in calls.iter().copied() {
-        for (name, fault) in &faults {
-            let mut line = format!("{call:?}: {name}:");
-            for (often, times) in [("once", 1), ("always", usize::MAX)] {
-                // Only a silence is to be waited for: a busy machine may be silent for a while itself.
-                let timeout = if *fault == Fault::Stall { "2s" } else { "20s" };
-                let (bucket, proxy, test) = through(server, &format!("retries: 1, timeout: {timeout}"));
-                // Not the first: that one may be of a probe.
-                let nth = if call == Kind::Part { 2 } else { 1 };
-                proxy.fail_times(call, nth, times, fault.clone());
-                write!(line, " {often} {}", outcome(&format!("{call:?} {name} {often}"), &bucket, &proxy, &test)).unwrap();
-            }
-            table.push_str(&line);
-            table.push('\n');
-        }
+    let cases: Vec<_> = calls.iter().flat_map(|call| faults.iter().map(move |fault| (*call, fault))).collect();
+    // Most of the time is waiting.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let take = || cases.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(take).map(|(call, (name, fault))| line_of(server, *call, name, fault)).collect::<Vec<_>>()
+    };
+    let mut lines: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let place = |line: &String| cases.iter().position(|(call, (name, _))| line.starts_with(&format!("{call:?}: {name}:")));
+    lines.sort_by_key(place);
+    lines.join("\n")
+}
+
+fn line_of(server: &'static Server, call: Kind, name: &str, fault: &Fault) -> String {
+    let mut line = format!("{call:?}: {name}:");
+    for (often, times) in [("once", 1), ("always", usize::MAX)] {
+        // Only a silence is to be waited for: a busy machine may be silent for a while itself.
+        let timeout = if *fault == Fault::Stall { "2s" } else { "20s" };
+        let (bucket, proxy, test) = through(server, &format!("retries: 1, timeout: {timeout}"));
+        // Not the first: that one may be of a probe.
+        let nth = if call == Kind::Part { 2 } else { 1 };
+        proxy.fail_times(call, nth, times, fault.clone());
+        write!(line, " {often} {}", outcome(&format!("{call:?} {name} {often}"), &bucket, &proxy, &test)).unwrap();
     }
-    table
+    line
 }
 
 #[test]
@@ -207,4 +215,17 @@ fn a_slow_line_is_no_silence() {
     let (bucket, proxy, test) = with_options(server, "retries: 0, timeout: 6s, part_size: 16MiB");
     proxy.fail_always(Kind::Put, 1, Fault::Slow(1 << 20));
     assert_eq!(outcome("slow", &bucket, &proxy, &test), "whole");
+}
+
+#[test]
+fn a_service_that_repeats_the_keys_is_not_quoted_with_them() {
+    let Some(server) = S3sFs::shared() else { return };
+    let (_bucket, proxy, test) = through(server, "retries: 0");
+    let body = format!("<Error><Code>AccessDenied</Code><Message>{ACCESS_KEY} may not, says {SECRET_KEY}</Message></Error>");
+    proxy.fail_always(Kind::Put, 1, Fault::Answer(403, Vec::new(), body));
+    test.run(["backup", "-vv"])
+        .fails(1)
+        .says("AccessDenied: *** may not, says ***")
+        .never_shows(ACCESS_KEY)
+        .never_shows(SECRET_KEY);
 }

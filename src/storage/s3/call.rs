@@ -190,3 +190,15 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 pub(super) fn upload_for_query(id: &str) -> String {
     uri_encode(id, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_shows_no_bytes_of_what_it_sends() {
+        let mut call = Call::new(What::Put, "web1/x").body(Bytes::from_static(b"hunter2"));
+        call.headers.insert("x-amz-security-token", http::HeaderValue::from_static("hunter2"));
+        assert_eq!(format!("{call:?}"), r#"Call { Put "web1/x", body: 7 bytes }"#);
+    }
+}

@@ -22,6 +22,7 @@ use super::answers;
 use super::call::{Call, Expected, What};
 use super::credentials::Signing;
 use super::failure::{self, Failure, Place};
+use super::sign;
 use super::tell::Teller;
 use crate::error::{Error, Kind};
 use crate::host::clock::Clock;
@@ -145,18 +146,13 @@ impl Client {
                 Ok(answer) => return Ok(Answer { again, ..answer }),
                 Err(mut failure) => {
                     failure.maybe_done |= again;
-                    let Some(wait) = self.wait_after(&failure, &mut backoff) else { return Err(failure) };
+                    let Some(wait) = wait_after(&failure, &mut backoff) else { return Err(failure) };
                     again |= failure.maybe_done;
                     self.tell.again(&failure.error, "trying again", wait);
                     tokio::time::sleep(wait).await;
                 }
             }
         }
-    }
-
-    /// The wait before another try; none where there is to be none.
-    pub(super) fn wait_after(&self, failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
-        failure.passes.then(|| backoff.next(failure.after, random())).flatten()
     }
 
     /// One try; the answer's body is read whole.
@@ -171,7 +167,8 @@ impl Client {
         // A Complete that takes long begins with 200 and tells its failure in the body.
         if failure::is_error_body(&answer.body) {
             let what = call.describe(&self.place.bucket);
-            return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &answer.body));
+            let body = self.signing.hide(&answer.body).await;
+            return Err(failure::of_answer(&what, &self.place, answer.status, &answer.headers, &body));
         }
         let is_fit = match call.what.answer() {
             Expected::Root(root) => answers::is(&answer.body, root),
@@ -197,7 +194,7 @@ impl Client {
         let progress = Progress::new();
         let (request, sent_md5) = self.request(call, &progress).await?;
         let silence = || failure::of_silence(&what, &self.place, self.timeout);
-        let broken = |error: reqwest::Error| failure::of_transport(&what, &self.place, &error);
+        let broken = |error: reqwest::Error| failure::of_transport(&what, &self.place, self.has_answered(), &error);
         let sent = while_moving(&progress, self.timeout, self.http.execute(request)).await.ok_or_else(silence)?;
         let mut response = sent.map_err(broken)?;
         progress.moved();
@@ -230,7 +227,8 @@ impl Client {
             }
         }
         if is_error {
-            return Err(failure::of_answer(&what, &self.place, status, &headers, &error_body));
+            let body = self.signing.hide(&error_body).await;
+            return Err(failure::of_answer(&what, &self.place, status, &headers, &body));
         }
         Ok(Answer { status, headers, body: Vec::new(), again: false, sent_md5 })
     }
@@ -248,7 +246,7 @@ impl Client {
             bucket = bucket.with_extra_query(query).map_err(|error| internal(&error))?;
         }
         let signed = ReqwestRequest::new(&bucket, &call.object, call.command()).await.map_err(|error| internal(&error))?;
-        let headers = signed.headers().await.map_err(|error| internal(&error))?;
+        let headers = sign::headers(&signed).await.map_err(|error| internal(&error))?;
         let url = signed.url().map_err(|error| internal(&error))?;
         let method = match signed.command.http_verb() {
             HttpMethod::Head => Method::HEAD,
@@ -269,6 +267,10 @@ impl Client {
         Ok((request.build().map_err(|error| internal(&error))?, md5))
     }
 
+    fn has_answered(&self) -> bool {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn note_clock(&self, headers: &HeaderMap) {
         let date = headers.get("date").and_then(|value| value.to_str().ok());
         if let Some(date) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) {
@@ -276,6 +278,11 @@ impl Client {
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
     }
+}
+
+/// The wait before another try; none where there is to be none.
+pub(super) fn wait_after(failure: &Failure, backoff: &mut Backoff) -> Option<Duration> {
+    failure.passes.then(|| backoff.next(failure.after, random())).flatten()
 }
 
 /// From 0 to 1.

@@ -31,15 +31,14 @@ pub(super) fn connect(settings: &S3Settings, cx: &Context) -> Result<Shared> {
     place.proxy = way.as_ref().map(Way::for_people);
     // A certificate can't hold for a bucket's name with a dot before the service's.
     let path_style = settings.path_style || (settings.endpoint.is_none() && settings.bucket.contains('.'));
-    let signing = match &settings.keys {
-        Some(keys) => Signing::with_keys(keys, &place, path_style, cx)?,
-        None => {
-            let (env, place) = (Arc::clone(&cx.env), place.clone());
-            let fetched = block(&cx.cancel, async move {
-                tokio::task::spawn_blocking(move || Signing::with_chain(&place, path_style, &env)).await
-            })?;
-            fetched.map_err(|error| Error::new(Kind::Internal, "can't look for access keys").source(error))??
-        }
+    let signing = if let Some(keys) = &settings.keys {
+        Signing::with_keys(keys, &place, path_style, cx)?
+    } else {
+        let (env, place) = (Arc::clone(&cx.env), place.clone());
+        let fetched = block(&cx.cancel, async move {
+            tokio::task::spawn_blocking(move || Signing::with_chain(&place, path_style, &env)).await
+        })?;
+        fetched.map_err(|error| Error::new(Kind::Internal, "can't look for access keys").source(error))??
     };
     let client = Client {
         http: http(settings, way)?,
@@ -77,7 +76,8 @@ fn http(settings: &S3Settings, way: Option<Way>) -> Result<reqwest::Client> {
         .user_agent(concat!("db-backup-tools/", env!("CARGO_PKG_VERSION")))
         // A redirect's signature would be wrong: where the bucket is, the error says.
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT.min(settings.timeout))
+        // Less than the limit of silence, which would end it with fewer words.
+        .connect_timeout(CONNECT.min(settings.timeout.mul_f64(0.9)))
         .tcp_keepalive(Duration::from_secs(30))
         .no_proxy();
     let mut builder = match way {
@@ -140,10 +140,10 @@ fn way(settings: &S3Settings, place: &Place, cx: &Context) -> Result<Option<Way>
         return Ok(None);
     }
     // Not HTTP_PROXY: of a web server's child, a client's header sets it.
-    let names: &[&str] = if place.endpoint.starts_with("https") { &["HTTPS_PROXY", "https_proxy"] } else { &["http_proxy"] };
-    let named = names.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    let own: &[&str] = if place.endpoint.starts_with("https") { &["HTTPS_PROXY", "https_proxy"] } else { &["http_proxy"] };
     let set = |name: &str| cx.env.get(name).filter(|value| !value.is_empty());
-    let Some((name, address)) = named.filter_map(|name| Some((name, set(name)?))).next() else { return Ok(None) };
+    let mut variables = own.iter().chain(&["ALL_PROXY", "all_proxy"]);
+    let Some((name, address)) = variables.find_map(|name| Some((name, set(name)?))) else { return Ok(None) };
     let except = set("NO_PROXY").or_else(|| set("no_proxy"));
     let unless = if except.is_some() { ", unless NO_PROXY names the service" } else { "" };
     let named = format!("the variable {name}{unless}");
@@ -161,13 +161,15 @@ fn is_this_machine(endpoint: &str) -> bool {
 pub(super) async fn features(service: &Shared) -> Result<Vec<String>, Failure> {
     let honours = service.honours().await?;
     let mut notes = vec![
-        match honours.if_none_match {
-            true => "a second write of a key is refused by the service".to_owned(),
-            false => "the service does not know If-None-Match: a look comes before each write".to_owned(),
+        if honours.if_none_match {
+            "a second write of a key is refused by the service".to_owned()
+        } else {
+            "the service does not know If-None-Match: a look comes before each write".to_owned()
         },
-        match honours.etag_is_md5 {
-            true => "checksums are compared".to_owned(),
-            false => "its ETags are no checksums: sizes are compared".to_owned(),
+        if honours.etag_is_md5 {
+            "checksums are compared".to_owned()
+        } else {
+            "its ETags are no checksums: sizes are compared".to_owned()
         },
     ];
     let listed = service.client.ask(&Call::new(uploads_below(service), "")).await;

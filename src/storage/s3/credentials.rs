@@ -42,6 +42,8 @@ pub(super) struct Signing {
 struct Signed {
     bucket: Bucket,
     life: Option<Life>,
+    /// What no message may show.
+    secrets: Vec<String>,
 }
 
 /// Of temporary keys.
@@ -55,7 +57,7 @@ struct Life {
 impl Life {
     fn new(fetched: SystemTime, expires: SystemTime) -> Self {
         let left = expires.duration_since(fetched).unwrap_or_default();
-        Self { expires, renew: fetched + (left - EARLY.min(left / 4)).max(LEAST) }
+        Self { expires, renew: fetched + left.saturating_sub(EARLY.min(left / 4)).max(LEAST) }
     }
 
     /// New ones could not be had.
@@ -97,10 +99,19 @@ impl Signing {
         if let (Some(chain), true) = (&self.chain, current.is_due()) {
             match self.fetch(chain.clone()).await {
                 Ok(new) => *current = new,
-                Err(error) => current.goes_on(error, tell)?,
+                Err(error) => current.goes_on(&error, tell)?,
             }
         }
         Ok(current.bucket.clone())
+    }
+
+    /// A service's answer without the keys, which some services repeat.
+    pub(super) async fn hide(&self, answer: &[u8]) -> Vec<u8> {
+        let mut text = String::from_utf8_lossy(answer).into_owned();
+        for secret in &self.current.read().await.secrets {
+            text = text.replace(secret.as_str(), "***");
+        }
+        text.into_bytes()
     }
 
     async fn fetch(&self, chain: Chain) -> Result<Signed> {
@@ -116,7 +127,7 @@ impl Signed {
     }
 
     /// With the keys that there are, while they hold.
-    fn goes_on(&mut self, error: Error, tell: &Teller) -> Result<(), Failure> {
+    fn goes_on(&mut self, error: &Error, tell: &Teller) -> Result<(), Failure> {
         let now = now();
         let error = error.restated(format!("can't renew the access keys: {}", error.cause())).kind_is(Kind::Connection);
         match &mut self.life {
@@ -150,11 +161,14 @@ fn literal(id: &str, secret: &str, token: Option<&str>) -> Result<Credentials> {
 
 fn sign(found: Found, place: &Place, path_style: bool) -> Result<Signed> {
     let region = Region::Custom { region: place.region.clone(), endpoint: place.endpoint.clone() };
+    let Credentials { access_key, secret_key, session_token, .. } = &found.credentials;
+    let secrets = [access_key, secret_key, session_token].into_iter().flatten().filter(|secret| !secret.is_empty());
+    let secrets = secrets.cloned().collect();
     let bucket = Bucket::new(&place.bucket, region, found.credentials)
         .map_err(|error| Error::new(Kind::Internal, format!("can't set up the bucket: {error}")))?;
     let bucket = if path_style { bucket.with_path_style() } else { bucket };
     let life = found.expires.map(|expires| Life::new(now(), expires));
-    Ok(Signed { bucket: *bucket, life })
+    Ok(Signed { bucket: *bucket, life, secrets })
 }
 
 /// The usual chain.
@@ -175,7 +189,7 @@ impl Chain {
         let mut tried = vec!["the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set".to_owned()];
         for fetch in [Self::file, Self::web_identity, Self::container, Self::instance] {
             match fetch(self) {
-                Ok(credentials) => return found(credentials),
+                Ok(credentials) => return found(&credentials),
                 Err(why_not) => tried.push(why_not),
             }
         }
@@ -244,7 +258,7 @@ impl Chain {
     }
 }
 
-fn found(credentials: Credentials) -> Result<Found> {
+fn found(credentials: &Credentials) -> Result<Found> {
     let token = credentials.session_token.as_deref().or(credentials.security_token.as_deref());
     let (Some(id), Some(secret)) = (&credentials.access_key, &credentials.secret_key) else {
         return Err(Error::new(Kind::Config, "the access keys that were found are not whole"));

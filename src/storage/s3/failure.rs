@@ -97,9 +97,8 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let passes = match (status, said.code.as_str()) {
         (_, "NotImplemented") => false,
-        (_, "RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable" | "OperationAborted") => true,
-        (408 | 409 | 425 | 429 | 500 | 502 | 503 | 504, _) => true,
-        (200..=299, _) => true,
+        (_, "RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable" | "OperationAborted")
+        | (200..=299 | 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504, _) => true,
         _ => false,
     };
     let kind = match (status, said.code.as_str()) {
@@ -113,10 +112,12 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let words = words_of(status, &said, body);
     let error = Error::new(kind, format!("can't {what} at {}: {words}", place.endpoint));
     let hint = hint_for(status, &said, region.as_deref(), what, place, body);
-    let hint = hint.unwrap_or_else(|| match passes {
-        true => "the service is in trouble or busy: look at its log, or try again later".to_owned(),
-        false => "look the code up in the service's documentation".to_owned(),
-    });
+    let other = if passes {
+        "the service is in trouble or busy: look at its log, or try again later"
+    } else {
+        "look the code up in the service's documentation"
+    };
+    let hint = hint.unwrap_or_else(|| other.to_owned());
     Failure {
         error: error.hint(hint),
         passes,
@@ -137,6 +138,9 @@ fn words_of(status: u16, said: &Said, body: &[u8]) -> String {
         return format!("{}{message} (HTTP {status})", shown(&said.code));
     }
     let text = shown(&String::from_utf8_lossy(body));
+    if status == 407 {
+        return "the proxy answered HTTP 407".to_owned();
+    }
     if text.is_empty() { format!("the service answered HTTP {status}") } else { format!("HTTP {status}: {text}") }
 }
 
@@ -207,8 +211,8 @@ fn permission_for(what: &str) -> &'static str {
     }
 }
 
-/// No answer came, or not all of one.
-pub(super) fn of_transport(what: &str, place: &Place, error: &reqwest::Error) -> Failure {
+/// No answer came, or not all of one. `has_answered`: another call had one.
+pub(super) fn of_transport(what: &str, place: &Place, has_answered: bool, error: &reqwest::Error) -> Failure {
     let mut chain: Vec<String> = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -219,13 +223,13 @@ pub(super) fn of_transport(what: &str, place: &Place, error: &reqwest::Error) ->
         source = cause.source();
     }
     let cause = if chain.is_empty() { "the connection failed".to_owned() } else { chain.join(": ") };
-    let (lasts, hint) = hint_of_transport(&cause, error.is_connect(), place);
+    let (lasts, hint) = hint_of_transport(&cause, error.is_connect(), has_answered, place);
     let error = Error::new(Kind::Connection, format!("can't {what} at {}: {cause}", place.endpoint)).hint(hint);
     if lasts { Failure::lasting(error.kind_is(Kind::StorageDenied)) } else { Failure::passing(error) }
 }
 
 /// Whether it stays so, and what to do.
-fn hint_of_transport(cause: &str, is_connect: bool, place: &Place) -> (bool, String) {
+fn hint_of_transport(cause: &str, is_connect: bool, has_answered: bool, place: &Place) -> (bool, String) {
     let lower = cause.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (lasts, hint) = match () {
@@ -252,6 +256,9 @@ fn hint_of_transport(cause: &str, is_connect: bool, place: &Place) -> (bool, Str
         () if has(&["connection refused"]) => (false, "is the service running, and are host and port in `endpoint:` right?"),
         () if is_connect && has(&["deadline has elapsed", "timed out"]) => {
             (false, "nothing answers there: check host and port in `endpoint:`, and what firewalls let through")
+        }
+        () if !has_answered && place.endpoint.starts_with("http:") && has(&["connection reset", "connection closed"]) => {
+            (false, "does the service speak HTTPS there? Then write https:// in `endpoint:`; else look at its log")
         }
         () => (false, "look at the network between, and at the service's log"),
     };

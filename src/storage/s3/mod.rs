@@ -13,6 +13,7 @@ mod objects;
 mod read;
 mod runtime;
 mod service;
+mod sign;
 pub mod sizing;
 mod tell;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use super::call::{Call, What};
+use super::client::wait_after;
 use super::failure::{self, Failure};
 use super::runtime::Task;
 use super::service::{Head, Shared};
@@ -126,7 +127,7 @@ async fn range(service: &Shared, object: &str, head: &Head, first: u64, last: u6
         if bytes.len() - before >= PROGRESS {
             backoff.progressed(client.retries);
         }
-        let Some(wait) = client.wait_after(&failure, &mut backoff) else { return Err(failure) };
+        let Some(wait) = wait_after(&failure, &mut backoff) else { return Err(failure) };
         client.tell.again(&failure.error, &format!("going on at byte {}", first + bytes.len() as u64), wait);
         tokio::time::sleep(wait).await;
     }

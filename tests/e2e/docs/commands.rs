@@ -1,4 +1,4 @@
-//! The commands of README.md and QUICKSTART.md, run in their order, in one shell, on a server with the
+//! The commands of README.md and QUICKSTART.md (but for its buckets, which `buckets.rs` fills), run in their order, in one shell, on a server with the
 //! sample data. Only places are changed: `/etc/db-backup` and the like stand in the test's directory.
 
 use std::fs;
@@ -16,13 +16,15 @@ const PLACES: [&str; 4] = ["/etc/db-backup", "/var/backups", "/var/lib/db-backup
 const SUPERUSER_PASSWORD: &str = "change-me-too";
 
 /// A machine as the pages take it to be: the program installed, a server with a database `shop`.
-struct Machine {
+pub(super) struct Machine {
     directory: tempfile::TempDir,
-    server: Cluster,
+    pub(super) server: Cluster,
+    /// What stands in the pages, and what stands for it here.
+    replaced: Vec<(&'static str, String)>,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("docs.").tempdir().unwrap();
         let root = directory.path();
         for name in ["etc", "var/backups", "var/lib", "usr/local/bin", "home"] {
@@ -41,17 +43,31 @@ impl Machine {
         );
         let sample = repository().join("scripts/sample.sql");
         server.psql("shop", &format!("SET SESSION AUTHORIZATION shop_owner;\n\\o /dev/null\n\\i '{}'", sample.display()));
-        Self { directory, server }
+        let root = directory.path().to_str().unwrap();
+        let replaced = PLACES.map(|place| (place, format!("{root}{place}"))).into();
+        Self { directory, server, replaced }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// With more that stands for something of the pages.
+    pub(super) fn replacing<const N: usize>(mut self, more: [(&'static str, String); N]) -> Self {
+        self.replaced.extend(more);
+        self
+    }
+
+    /// A database as SQL.
+    pub(super) fn dump(&self, name: &str) -> String {
+        let output = self.server.client("pg_dump", name).output().unwrap();
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        comparable(&String::from_utf8(output.stdout).unwrap())
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// The same text with places in this machine's directory.
     fn placed(&self, text: &str) -> String {
-        let root = self.directory.path().to_str().unwrap();
-        PLACES.iter().fold(text.to_owned(), |text, place| text.replace(place, &format!("{root}{place}")))
+        self.replaced.iter().fold(text.to_owned(), |text, (shown, here)| text.replace(shown, here))
     }
 
     /// What a shell does for a block.
@@ -59,12 +75,12 @@ impl Machine {
         let text = self.placed(&block.text);
         let script = match block.info.split(' ').collect::<Vec<_>>()[..] {
             ["sh", ..] => text,
-            ["yaml", file] => format!("cat >{} <<'_END_'\n{text}_END_\n", self.placed(file)),
+            ["yaml", file, ..] => format!("cat >{} <<'_END_'\n{text}_END_\n", self.placed(file)),
             ["sql"] => format!(
                 "PGHOST={HOST} PGUSER={SUPERUSER} PGPASSWORD={PASSWORD} \
                  psql -X -q -v ON_ERROR_STOP=1 -d postgres <<'_END_'\n{text}_END_\n"
             ),
-            ["crontab"] => text.lines().filter_map(|line| self.cron(line)).collect(),
+            ["crontab", ..] => text.lines().filter_map(|line| self.cron(line)).collect(),
             _ => return String::new(),
         };
         format!("echo '== {}:{}' >&2\n{script}", block.page, block.line)
@@ -89,7 +105,7 @@ impl Machine {
     }
 
     /// Runs blocks in one shell, as one person would. What is printed comes back, of a failure too.
-    fn run(&self, blocks: &[Block]) -> Result<String, String> {
+    pub(super) fn run(&self, blocks: &[Block]) -> Result<String, String> {
         let script: String = blocks.iter().map(|block| self.script(block)).collect();
         let home = self.path("home");
         let path = format!("{}:{}:/usr/bin:/bin", self.path("usr/local/bin").display(), binaries().display());
@@ -133,12 +149,7 @@ fn steps(path: &str, compression: &str) -> Vec<Block> {
 fn follow_the_quickstart(compression: &str, ending: &str) {
     let machine = Machine::new();
     let server = &machine.server;
-    let dump = |name: &str| {
-        let output = server.client("pg_dump", name).output().unwrap();
-        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
-        comparable(&String::from_utf8(output.stdout).unwrap())
-    };
-    let original = dump("shop");
+    let original = machine.dump("shop");
     let mut blocks = steps("QUICKSTART.md", compression);
     // What is found by hand is not another target's, though that one's name begins alike and it is newer.
     let by_hand = blocks.iter().position(|block| block.text.contains("ls -d")).unwrap();
@@ -148,7 +159,7 @@ fn follow_the_quickstart(compression: &str, ending: &str) {
     machine.run(&blocks).unwrap_or_else(|printed| panic!("{printed}"));
     for name in ["shop_check", "shop_broken", "shop_moved", "shop_before", "shop"] {
         assert!(server.databases().contains(&name.to_owned()), "{:?}", server.databases());
-        assert!(dump(name) == original, "{name} differs from the original");
+        assert!(machine.dump(name) == original, "{name} differs from the original");
         let facts =
             "SELECT datdba::regrole, pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = ";
         let facts = |name: &str| server.psql("postgres", &format!("{facts}'{name}'"));

@@ -8,11 +8,12 @@ pub mod cluster;
 pub mod in_process;
 pub mod planted;
 pub mod proxy;
-mod proxy_http;
+pub mod proxy_http;
 pub mod s3;
-mod s3_request;
+pub mod s3_request;
 pub mod strace;
 pub mod tool;
+pub mod ways;
 mod tests;
 mod s3_tests;
 

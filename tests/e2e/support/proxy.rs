@@ -285,7 +285,7 @@ impl Inner {
             }
             Some(Fault::Body(body)) => (200, String::new(), body.clone()),
             Some(Fault::Answer(status, headers, body)) => {
-                let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let headers = headers.iter().fold(String::new(), |text, (name, value)| text + name + ": " + value + "\r\n");
                 (*status, headers, body.clone().into_bytes())
             }
             Some(Fault::Reset) => {

@@ -16,7 +16,8 @@ use db_backup_tools::config::secret::{Secret, SecretFrom};
 use super::cluster::HOST;
 use super::holds_within;
 use super::proxy::Proxy;
-use super::s3_request::{Answer, Request, send};
+use super::s3_request::send;
+pub use super::s3_request::{Answer, Request};
 
 /// Who asks every server of ours.
 pub const ACCESS_KEY: &str = "ONLYFORTESTS";

@@ -101,7 +101,8 @@ impl Test {
     /// Other storages than the one of [`Test::of`], each with its name: `[("offsite", bucket.yaml())]`.
     #[must_use]
     pub fn storages<const N: usize>(mut self, storages: [(&str, String); N]) -> Self {
-        self.storages = storages.iter().map(|(name, yaml)| format!("  {name}: {yaml}\n")).collect();
+        let lines = storages.each_ref().map(|(name, yaml)| format!("  {name}: {yaml}\n"));
+        self.storages = lines.concat();
         let names = storages.map(|(name, _)| name).join(", ");
         self.target_option(&format!("storages: [{names}]"))
     }
