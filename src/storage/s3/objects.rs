@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::answers::{self, DeleteError, Deleted, Listed, Page, PartsPage, UnderWay, UploadsPage};
 use super::call::{Call, What, upload_for_query};
+use super::client::wait_after;
 use super::failure::{self, Failure};
 use super::service::{Service, Shared};
 use crate::error::{Error, Kind, Result};
@@ -81,7 +82,7 @@ pub(super) async fn delete(service: &Service, keys: &[String]) -> Vec<Result<(),
     let mut outcomes = delete_once(service, keys).await;
     let mut backoff = Backoff::new(client.retries);
     while let Some(busy) = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).find(|failure| failure.passes) {
-        let Some(wait) = client.wait_after(busy, &mut backoff) else { break };
+        let Some(wait) = wait_after(busy, &mut backoff) else { break };
         client.tell.again(&busy.error, "trying again", wait);
         tokio::time::sleep(wait).await;
         let passes = |outcome: &Result<(), Failure>| outcome.as_ref().is_err_and(|failure| failure.passes);
