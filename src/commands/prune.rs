@@ -55,7 +55,10 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
     let mut listed: Vec<Listed<'_>> = Vec::new();
     for store in &stores {
         match Listed::of(store, config, cx) {
-            Ok(listing) => listed.push(listing),
+            Ok(mut listing) => {
+                problems.extend(listing.unseen.take().map(|error| Problem::of(&error, Severity::Partial)));
+                listed.push(listing);
+            }
             Err(error) => problems.push(Problem::of(&error, Severity::Failure)),
         }
     }
@@ -93,6 +96,8 @@ struct Listed<'a> {
     entries: Vec<Entry>,
     /// Of uploads that never committed; none where nothing is ever deleted.
     leftovers: Vec<(Leftover, ObjectName)>,
+    /// Why such uploads can't be seen: the backups are pruned all the same.
+    unseen: Option<Error>,
 }
 
 impl<'a> Listed<'a> {
@@ -105,10 +110,12 @@ impl<'a> Listed<'a> {
             leftovers.extend(name.map(|name| (leftover, name)));
             Ok(())
         };
-        if store.config.prune {
-            store.storage.leftovers(&mut each, cx).map_err(|error| error.storage(store.name()).step("list"))?;
-        }
-        Ok(Self { store, entries, leftovers })
+        let seen = if store.config.prune { store.storage.leftovers(&mut each, cx) } else { Ok(()) };
+        let unseen = seen.err().map(|error| {
+            let restated = error.restated(format!("uploads that never ended are not removed: {}", error.cause()));
+            restated.storage(store.name()).step("list")
+        });
+        Ok(Self { store, entries, leftovers, unseen })
     }
 }
 

@@ -183,6 +183,21 @@ fn what_no_try_mends_is_tried_once() {
 }
 
 #[test]
+fn where_uploads_can_not_be_listed_backups_are_pruned_all_the_same() {
+    let Some(server) = S3sFs::shared() else { return };
+    let (_bucket, proxy, test) = through(server, "retries: 0, retention: { keep_last: 1 }");
+    for _ in 0..2 {
+        test.run(["backup", "--no-prune"]).ok();
+    }
+    proxy.fail_always(Kind::Uploads, 1, Fault::Status(403, "AccessDenied", None));
+    let pruned = test.run(["prune"]).never_shows(SECRET_KEY);
+    assert_eq!(pruned.code, Some(3), "{}", pruned.stderr);
+    assert!(pruned.stderr.contains("storage offsite: list: uploads that never ended are not removed"), "{}", pruned.stderr);
+    assert!(pruned.stderr.contains("s3:ListBucketMultipartUploads"), "{}", pruned.stderr);
+    assert_eq!(test.run(["list", "--json"]).ok().json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_service_that_asks_to_wait_is_waited_for() {
     let Some(server) = S3sFs::shared() else { return };
     let (bucket, proxy, test) = through(server, "retries: 1");

@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use s3::command::HttpMethod;
 use s3::request::Request as _;
 use s3::request::tokio_backend::ReqwestRequest;
+use tokio::runtime::Handle;
 
 use super::answers;
 use super::call::{Call, Expected, What};
@@ -31,6 +32,9 @@ use crate::storage::retry::Backoff;
 
 /// The longest answer that is no object's bytes: a page of a listing has a thousand keys of a kilobyte.
 const LONGEST_ANSWER: usize = 16 << 20;
+
+/// A longer body is signed beside the runtime's threads.
+const SIGNED_AT_ONCE: usize = 64 << 20;
 
 /// A client for one bucket.
 pub(super) struct Client {
@@ -210,7 +214,10 @@ impl Client {
             progress.moved();
             match piece {
                 Ok(Some(piece)) if is_error => {
-                    error_body.extend_from_slice(&piece[..piece.len().min(LONGEST_ANSWER.saturating_sub(error_body.len()))]);
+                    error_body.extend_from_slice(&piece);
+                    if error_body.len() > LONGEST_ANSWER {
+                        break;
+                    }
                 }
                 Ok(Some(piece)) => {
                     if !take(piece) {
@@ -243,7 +250,13 @@ impl Client {
             bucket = bucket.with_extra_query(query).map_err(|error| internal(&error))?;
         }
         let signed = ReqwestRequest::new(&bucket, &call.object, call.command()).await.map_err(|error| internal(&error))?;
-        let headers = sign::headers(&signed).await.map_err(|error| internal(&error))?;
+        let headers = if call.body.len() > SIGNED_AT_ONCE {
+            // Its digests take seconds, in which other calls would seem to be silent, and clean-ups wait.
+            tokio::task::block_in_place(|| Handle::current().block_on(sign::headers(&signed)))
+        } else {
+            sign::headers(&signed).await
+        };
+        let headers = headers.map_err(|error| internal(&error))?;
         let url = signed.url().map_err(|error| internal(&error))?;
         let method = match signed.command.http_verb() {
             HttpMethod::Head => Method::HEAD,

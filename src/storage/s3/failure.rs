@@ -79,9 +79,10 @@ impl Failure {
         Self { passes: true, maybe_done: true, ..Self::lasting(error) }
     }
 
-    /// The service has no such object, or upload.
+    /// The service has no such object, or upload. Without a code it is another that says so: what stands before a service
+    /// that is away.
     pub(super) fn is_absent(&self) -> bool {
-        self.status == Some(404) && self.code != "NoSuchBucket"
+        self.status == Some(404) && !matches!(self.code.as_str(), "" | "NoSuchBucket")
     }
 
     /// The service does not know what was asked for.
@@ -103,7 +104,7 @@ pub(super) fn of_answer(what: &str, place: &Place, status: u16, headers: &Header
     let kind = match (status, said.code.as_str()) {
         _ if passes => Kind::Storage,
         (412, _) => Kind::Exists,
-        (404, _) => Kind::Missing,
+        (404, code) if !code.is_empty() => Kind::Missing,
         _ => Kind::StorageDenied,
     };
     let region =

@@ -6,6 +6,8 @@ mod call;
 mod client;
 mod connect;
 mod credentials;
+#[cfg(test)]
+mod double;
 mod failure;
 mod objects;
 mod read;
@@ -14,6 +16,8 @@ mod service;
 mod sign;
 pub mod sizing;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::io::Read;
@@ -69,17 +73,17 @@ impl S3 {
     fn object(&self, key: &Key) -> String {
         if self.settings.prefix.is_empty() { key.to_string() } else { format!("{}/{key}", self.settings.prefix) }
     }
+}
 
-    /// The key of an object; none where it is not below the prefix, or can't be one of ours.
-    fn key_of(&self, object: &str) -> Option<Key> {
-        let below = match self.settings.prefix.as_str() {
-            "" => object,
-            prefix => object.strip_prefix(prefix)?.strip_prefix('/')?,
-        };
-        let key: Key = below.parse().ok()?;
-        let parts: Vec<&str> = below.split('/').collect();
-        (parts.len() == 3 && parts.iter().all(|part| !part.starts_with('.'))).then_some(key)
-    }
+/// The key of an object; none where it is not below the prefix, or can't be one of ours.
+fn key_of(prefix: &str, object: &str) -> Option<Key> {
+    let below = match prefix {
+        "" => object,
+        prefix => object.strip_prefix(prefix)?.strip_prefix('/')?,
+    };
+    let key: Key = below.parse().ok()?;
+    let parts: Vec<&str> = below.split('/').collect();
+    (parts.len() == 3 && parts.iter().all(|part| !part.starts_with('.'))).then_some(key)
 }
 
 impl Storage for S3 {
@@ -133,7 +137,8 @@ impl Storage for S3 {
             let (listed, next) = page.map_err(|failure| failure.error)?;
             for object in listed {
                 // What else is in the bucket is none of ours.
-                let Some(key) = self.key_of(&object.key).filter(|key| key.as_str().starts_with(prefix)) else { continue };
+                let key = key_of(&self.settings.prefix, &object.key).filter(|key| key.as_str().starts_with(prefix));
+                let Some(key) = key else { continue };
                 each(ObjectMeta { key, bytes: object.size, modified: answers::time(object.last_modified.as_ref()) })?;
             }
             from = next;
@@ -155,9 +160,12 @@ impl Storage for S3 {
     }
 
     fn leftovers(&self, each: &mut dyn FnMut(Leftover) -> Result<()>, cx: &Context) -> Result<()> {
-        let pending = self.run(cx, |service| async move { objects::pending(&service, &service.prefix).await })?;
+        let prefix = self.settings.prefix.clone();
+        let pending = self.run(cx, |service| async move {
+            objects::pending(&service, &service.prefix, |object| key_of(&prefix, object).is_some()).await
+        })?;
         for upload in pending.map_err(|failure| failure.error)? {
-            let Some(key) = self.key_of(&upload.object) else { continue };
+            let Some(key) = key_of(&self.settings.prefix, &upload.object) else { continue };
             each(Leftover { key, handle: upload.id, bytes: Some(upload.bytes), modified: upload.modified })?;
         }
         Ok(())

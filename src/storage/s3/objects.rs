@@ -1,14 +1,16 @@
 //! Many objects at once: listed page by page, deleted in batches, and uploads that never ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::answers::{self, Deleted, Listed, Page, PartsPage, UnderWay, UploadsPage};
+use super::answers::{self, DeleteError, Deleted, Listed, Page, PartsPage, UnderWay, UploadsPage};
 use super::call::{Call, What, upload_for_query};
+use super::client::wait_after;
 use super::failure::{self, Failure};
 use super::service::{Service, Shared};
 use crate::error::{Error, Kind, Result};
+use crate::storage::retry::Backoff;
 
 /// The most keys of one call.
 pub(super) const BATCH: usize = 1000;
@@ -17,7 +19,7 @@ pub(super) const BATCH: usize = 1000;
 const UNREADABLE: &str = "unreadable";
 
 /// Where a listing goes on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     token: Option<String>,
     after: Option<String>,
@@ -47,7 +49,7 @@ pub(super) async fn page(service: &Service, prefix: &str, from: Cursor) -> Resul
         None => Cursor { token: None, after: listed.last().map(|object| object.key.clone()) },
     };
     // A page that leads to itself would never end.
-    if next.token.is_none() && next.after.is_none() || next.token.is_some() && next.token == from.token {
+    if next == from || next == Cursor::default() {
         let what = call.describe(&service.client.place.bucket);
         return Err(failure::of_nonsense(&what, &service.client.place, "its pages do not go on"));
     }
@@ -74,34 +76,69 @@ fn decode<'a>(encoding: Option<&str>, keys: impl Iterator<Item = &'a mut String>
     }
 }
 
-/// Deletes; each key's own outcome, in their order.
+/// Deletes; each key's own outcome, in their order. What the service was too busy for is asked of it again.
 pub(super) async fn delete(service: &Service, keys: &[String]) -> Vec<Result<(), Error>> {
+    let client = &service.client;
+    let mut outcomes = delete_once(service, keys).await;
+    let mut backoff = Backoff::new(client.retries);
+    while let Some(busy) = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).find(|failure| failure.passes) {
+        let Some(wait) = wait_after(busy, &mut backoff) else { break };
+        client.tell.again(&busy.error, "trying again", wait);
+        tokio::time::sleep(wait).await;
+        let passes = |outcome: &Result<(), Failure>| outcome.as_ref().is_err_and(|failure| failure.passes);
+        let (at, left): (Vec<usize>, Vec<String>) =
+            (0..).zip(keys).filter(|(at, _)| passes(&outcomes[*at])).map(|(at, key)| (at, key.clone())).unzip();
+        for (at, outcome) in at.into_iter().zip(delete_once(service, &left).await) {
+            outcomes[at] = outcome;
+        }
+    }
+    outcomes.into_iter().map(|outcome| outcome.map_err(|failure| failure.error)).collect()
+}
+
+/// One call for all of them. A failure of the call itself has been tried again already: it lasts.
+async fn delete_once(service: &Service, keys: &[String]) -> Vec<Result<(), Failure>> {
     let call = Call::new(What::Delete(keys.to_vec()), "");
     let deleted: Deleted = match parsed(service, &call).await {
         Ok(deleted) => deleted,
         // Some services have no call for many.
         Err(failure) if failure.is_unknown_there() => return one_by_one(service, keys).await,
-        Err(failure) => return keys.iter().map(|_| Err(failure.error.copy())).collect(),
+        Err(failure) => return keys.iter().map(|_| Err(Failure::lasting(failure.error.copy()))).collect(),
     };
     let gone: BTreeSet<&str> = deleted.deleted.iter().map(|object| object.key.as_str()).collect();
-    let outcome = |key: &String| {
-        let failed = deleted.error.iter().find(|error| error.key == *key && error.code != "NoSuchKey");
-        match failed {
-            None if gone.contains(key.as_str()) || deleted.error.iter().any(|error| error.key == *key) => Ok(()),
-            None => Err(failure::of_key(key, &service.client.place, "", "the service did not say that it is gone")),
-            Some(error) => Err(failure::of_key(key, &service.client.place, &error.code, &error.message)),
-        }
-    };
-    keys.iter().map(outcome).collect()
+    let failed: BTreeMap<&str, &DeleteError> = deleted.error.iter().map(|error| (error.key.as_str(), error)).collect();
+    let mut outcomes = Vec::new();
+    for key in keys {
+        outcomes.push(match failed.get(key.as_str()) {
+            Some(error) if error.code != "NoSuchKey" => {
+                let error = failure::of_key(key, &service.client.place, &error.code, &error.message);
+                Err(Failure { passes: error.kind().is_transient(), ..Failure::lasting(error) })
+            }
+            None if !gone.contains(key.as_str()) => gone_unsaid(service, key).await,
+            _ => Ok(()),
+        });
+    }
+    outcomes
 }
 
-async fn one_by_one(service: &Service, keys: &[String]) -> Vec<Result<(), Error>> {
+/// Some services speak of failures alone.
+async fn gone_unsaid(service: &Service, key: &str) -> Result<(), Failure> {
+    match service.stat(key).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => {
+            let cause = "the service did not say that it is gone, and it is not";
+            Err(Failure::lasting(failure::of_key(key, &service.client.place, "", cause)))
+        }
+        Err(failure) => Err(Failure::lasting(failure.error)),
+    }
+}
+
+async fn one_by_one(service: &Service, keys: &[String]) -> Vec<Result<(), Failure>> {
     let mut outcomes = Vec::new();
     for key in keys {
         outcomes.push(match service.client.ask(&Call::new(What::DeleteOne, key)).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.is_absent() => Ok(()),
-            Err(failure) => Err(failure.error),
+            Err(failure) => Err(Failure::lasting(failure.error)),
         });
     }
     outcomes
@@ -135,8 +172,8 @@ async fn uploads_page(
     Ok((page.uploads, next))
 }
 
-/// All uploads under way below a prefix; none where the service can't tell.
-pub(super) async fn pending(service: &Service, prefix: &str) -> Result<Vec<Pending>, Failure> {
+/// The uploads under way below a prefix whose objects `is_ours` takes; none where the service can't tell.
+pub(super) async fn pending(service: &Service, prefix: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Pending>, Failure> {
     let mut found = Vec::new();
     let mut from = None;
     loop {
@@ -144,7 +181,7 @@ pub(super) async fn pending(service: &Service, prefix: &str) -> Result<Vec<Pendi
             Err(failure) if failure.is_unknown_there() => return Ok(found),
             other => other?,
         };
-        for upload in uploads.into_iter().filter(|upload| upload.key.starts_with(prefix)) {
+        for upload in uploads.into_iter().filter(|upload| upload.key.starts_with(prefix) && is_ours(&upload.key)) {
             found.extend(with_parts(service, upload).await?);
         }
         from = next;
@@ -154,26 +191,32 @@ pub(super) async fn pending(service: &Service, prefix: &str) -> Result<Vec<Pendi
     }
 }
 
-/// What has come of it; none where it has ended since.
+/// What has come of it; none where it has ended since, or nobody tells its age: that one is not ours to judge.
 async fn with_parts(service: &Service, upload: UnderWay) -> Result<Option<Pending>, Failure> {
-    let begun = answers::time(upload.initiated.as_ref());
-    let (mut bytes, mut newest, mut after) = (0, begun, None);
+    let Some(begun) = answers::time(upload.initiated.as_ref()) else { return Ok(None) };
+    let (mut bytes, mut modified, mut after) = (0_u64, begun, None);
     loop {
         let call = Call::new(What::ListParts { upload: upload.upload_id.clone(), after }, &upload.key);
         let page: PartsPage = match parsed(service, &call).await {
             Err(failure) if failure.is_absent() => return Ok(None),
             other => other?,
         };
-        bytes += page.parts.iter().filter_map(|part| part.size).sum::<u64>();
-        newest = newest.max(page.parts.iter().filter_map(|part| answers::time(part.last_modified.as_ref())).max());
-        let next = page.next_part_number_marker.and_then(|marker| marker.parse().ok()).filter(|_| page.is_truncated);
-        if next.is_none() || next == after {
-            break;
+        for part in &page.parts {
+            bytes = bytes.saturating_add(part.size.unwrap_or(0));
+            let Some(came) = answers::time(part.last_modified.as_ref()) else { return Ok(None) };
+            modified = modified.max(came);
+        }
+        if !page.is_truncated {
+            return Ok(Some(Pending { object: upload.key, id: upload.upload_id, bytes, modified }));
+        }
+        let next = page.next_part_number_marker.and_then(|marker| marker.trim().parse().ok());
+        // The newest may be on a page that does not come.
+        if next.is_none() || next <= after {
+            let what = call.describe(&service.client.place.bucket);
+            return Err(failure::of_nonsense(&what, &service.client.place, "its pages do not go on"));
         }
         after = next;
     }
-    // One whose age nobody tells is not ours to judge.
-    Ok(newest.map(|modified| Pending { object: upload.key, id: upload.upload_id, bytes, modified }))
 }
 
 /// The ids of the uploads of one object, as they stand in a query.

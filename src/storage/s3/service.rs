@@ -10,12 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::OnceCell;
 
 use super::call::{Call, What};
-use super::client::{Answer, Client};
-use super::failure::{self, Failure};
+use super::client::{Answer, Client, random};
+use super::failure::{self, Failure, Place};
 use crate::config::model::{S3Encryption, S3Settings};
 use crate::error::{Error, Kind, Result};
 use crate::host::files;
 use crate::names::hex;
+use crate::storage::retry::Backoff;
 
 /// Which write of ours an object came from: settles an answer that was lost.
 const NONCE: &str = "x-amz-meta-db-backup-nonce";
@@ -25,6 +26,9 @@ const NONCE: &str = "x-amz-meta-db-backup-nonce";
 const MARKER: &str = ".db-backup-tools";
 const MARKER_TEXT: &[u8] = b"db-backup-tools looks here at what this service can do; this object may be deleted\n";
 
+/// So often a new object that is not seen is looked for again at most.
+const LOOKS: u32 = 3;
+
 /// A bucket, connected.
 pub(super) struct Service {
     pub(super) client: Client,
@@ -32,6 +36,8 @@ pub(super) struct Service {
     /// Of everything that is written: class, encryption, tags.
     written_with: HeaderMap,
     honours: OnceCell<Honours>,
+    /// Looked at where an `ETag` is not what it was expected to be.
+    etag_still_md5: OnceCell<bool>,
 }
 
 /// What the service was seen to do.
@@ -60,7 +66,8 @@ pub(super) fn nonce() -> Result<String> {
 impl Service {
     pub(super) fn new(client: Client, settings: &S3Settings) -> Result<Self> {
         let prefix = if settings.prefix.is_empty() { String::new() } else { format!("{}/", settings.prefix) };
-        Ok(Self { client, prefix, written_with: written_with(settings)?, honours: OnceCell::new() })
+        let (honours, etag_still_md5) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { client, prefix, written_with: written_with(settings)?, honours, etag_still_md5 })
     }
 
     /// Headers of an object that is begun or written.
@@ -79,7 +86,7 @@ impl Service {
 
     /// Writes the marker on itself. Where the condition is honoured nothing is written at all.
     async fn look(&self) -> Result<Honours, Failure> {
-        let marker = format!("{}{MARKER}", self.prefix);
+        let marker = self.marker();
         let body = Bytes::from_static(MARKER_TEXT);
         let mut headers = self.written_with.clone();
         headers.insert(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"));
@@ -101,9 +108,7 @@ impl Service {
             let plain = Call::new(What::Put, &marker).headers(self.written_with.clone()).body(body);
             self.client.ask(&plain).await?;
         }
-        let head = self.head(&marker).await?;
-        let md5 = hex(&md5_of(MARKER_TEXT));
-        let etag_is_md5 = head.and_then(|head| head.etag).is_some_and(|etag| etag.trim_matches('"') == md5);
+        let etag_is_md5 = self.marker_has_md5().await?;
         Ok(Honours { if_none_match: if_none_match.unwrap_or(false), etag_is_md5 })
     }
 
@@ -115,7 +120,7 @@ impl Service {
             // The answer to a HEAD has no body that would say why: a GET has.
             Err(failure) if failure.code.is_empty() && failure.status.is_some() => {
                 let get = self.client.ask(&Call::new(What::Get { first: 0, last: 0 }, object)).await;
-                Err(get.err().filter(|told| !told.code.is_empty()).unwrap_or(failure))
+                Err(get.err().filter(|told| !told.code.is_empty() && !told.is_absent()).unwrap_or(failure))
             }
             Err(failure) => Err(failure),
         }
@@ -138,14 +143,32 @@ impl Service {
 
     /// A look at an object; an absent bucket is an error.
     pub(super) async fn stat(&self, object: &str) -> Result<Option<Head>, Failure> {
-        let found = self.head(object).await?;
-        if found.is_none() {
-            match self.client.ask(&Call::new(What::Get { first: 0, last: 0 }, object)).await {
-                Err(failure) if !failure.is_absent() && failure.status != Some(416) => return Err(failure),
-                _ => {}
-            }
+        if let Some(found) = self.head(object).await? {
+            return Ok(Some(found));
         }
-        Ok(found)
+        let get = Call::new(What::Get { first: 0, last: 0 }, object);
+        match self.client.ask(&get).await {
+            Err(failure) if failure.is_absent() => Ok(None),
+            Err(failure) if failure.status != Some(416) => Err(failure),
+            // It is there, be it empty: what the look told was out of date.
+            _ => self.head_of_new(object).await?.map(Some).ok_or_else(|| {
+                let what = get.describe(&self.client.place.bucket);
+                failure::of_nonsense(&what, &self.client.place, "it is there for a GET, and not for a HEAD")
+            }),
+        }
+    }
+
+    /// A look at an object that is to be there: a service may show a new one a little later.
+    async fn head_of_new(&self, object: &str) -> Result<Option<Head>, Failure> {
+        let mut backoff = Backoff::new(self.client.retries.min(LOOKS));
+        loop {
+            let found = self.head(object).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let Some(wait) = backoff.next(None, random()) else { return Ok(None) };
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Writes an object that is not there yet, in one call.
@@ -168,58 +191,101 @@ impl Service {
                 } else {
                     failure
                 };
-                self.settle(object, &nonce, length, failure).await?;
+                let md5 = hex(&md5_of(&call.body));
+                self.settle(object, &nonce, length, Some(&md5), failure).await?;
                 None
             }
         };
         if let Some(answer) = &answer {
-            self.check_etag(&call, answer)?;
+            self.check_etag(&call, answer).await?;
         }
         self.written(object, &nonce, length).await
     }
 
-    /// A write whose answer may have been lost: done, where the object is there and is ours.
-    pub(super) async fn settle(&self, object: &str, nonce: &str, bytes: u64, failure: Failure) -> Result<(), Failure> {
+    /// A write whose answer may have been lost: done, where the object is there and is ours. `md5`: of its bytes, where the
+    /// `ETag` may be that.
+    pub(super) async fn settle(
+        &self,
+        object: &str,
+        nonce: &str,
+        bytes: u64,
+        md5: Option<&str>,
+        failure: Failure,
+    ) -> Result<(), Failure> {
         if !failure.maybe_done {
             return Err(failure);
         }
-        match self.head(object).await {
-            Ok(Some(head)) if head.nonce.as_deref() == Some(nonce) && head.bytes == bytes => {
+        // What stands there may be another's, and then is not ours to remove: that is to be known for certain.
+        let is_taken = failure.error.kind() == Kind::Exists;
+        let found = if is_taken { self.head_of_new(object).await } else { self.head(object).await };
+        let is_ours = |head: &Head| match &head.nonce {
+            Some(found) => found == nonce,
+            // Metadata are not kept.
+            None => md5.is_some() && head.etag.as_ref().map(|etag| etag.trim_matches('"')) == md5,
+        };
+        match found {
+            Ok(Some(head)) if is_ours(&head) && head.bytes == bytes => {
                 self.client.tell.log(&format!("the answer was lost, and {object} is there: {}", failure.error));
                 Ok(())
             }
+            Ok(None) if is_taken => Err(self.lost(object, "it is not there")),
+            Err(unseen) if is_taken => Err(unseen),
             _ => Err(failure),
         }
     }
 
+    fn lost(&self, object: &str, cause: &str) -> Failure {
+        let Place { bucket, endpoint, .. } = &self.client.place;
+        let cause = format!("can't find {object} in bucket {bucket} after it was written at {endpoint}: {cause}");
+        Failure::lasting(Error::new(Kind::Storage, cause).hint("the service lost what it had taken: look at its log"))
+    }
+
     /// The look at what was written: it is ours, and has its size.
     pub(super) async fn written(&self, object: &str, nonce: &str, bytes: u64) -> Result<Head, Failure> {
-        let what = format!("find {object} in bucket {} after it was written", self.client.place.bucket);
-        let wrong = |cause: String| {
-            let cause = format!("can't {what} at {}: {cause}", self.client.place.endpoint);
-            Failure::lasting(Error::new(Kind::Storage, cause).hint("the service lost what it had taken: look at its log"))
-        };
-        let head = self.head(object).await?.ok_or_else(|| wrong("it is not there".into()))?;
+        let head = self.head_of_new(object).await?.ok_or_else(|| self.lost(object, "it is not there"))?;
         // Another's: of two at once the later one won, where the service looks and then writes. One may drop metadata.
         if head.nonce.as_deref().is_some_and(|found| found != nonce) {
             return Err(exists(object));
         }
         if head.bytes != bytes {
-            return Err(wrong(format!("it has {} bytes, and {bytes} were written", head.bytes)));
+            return Err(self.lost(object, &format!("it has {} bytes, and {bytes} were written", head.bytes)));
         }
         Ok(head)
     }
 
     /// What the service says to have stored is what was sent, where its `ETag`s tell.
-    pub(super) fn check_etag(&self, call: &Call, answer: &Answer) -> Result<(), Failure> {
+    pub(super) async fn check_etag(&self, call: &Call, answer: &Answer) -> Result<(), Failure> {
         let is_md5 = self.honours.get().is_some_and(|honours| honours.etag_is_md5);
         let (true, Some(etag), Some(sent)) = (is_md5, answer.header("etag"), &answer.sent_md5) else { return Ok(()) };
         let sent = BASE64.decode(sent).map(|bytes| hex(&bytes)).unwrap_or_default();
-        if etag.trim_matches('"').eq_ignore_ascii_case(&sent) {
+        let by_kms = answer.header("x-amz-server-side-encryption").is_some_and(|by| by.starts_with("aws:kms"));
+        if by_kms || etag.trim_matches('"').eq_ignore_ascii_case(&sent) || !self.etag_is_still_md5().await {
             return Ok(());
         }
         let what = call.describe(&self.client.place.bucket);
-        Err(failure::of_nonsense(&what, &self.client.place, "what it stored has another checksum than what was sent"))
+        let failure = failure::of_nonsense(&what, &self.client.place, "what it stored has another checksum than what was sent");
+        let error = failure.error.hint("bytes were changed on their way or at the service: look at both");
+        Err(Failure { error, ..failure })
+    }
+
+    /// Whether they are MD5s of objects that are written now: the marker may be older than a change of how objects are
+    /// encrypted. Where that can't be seen, they are.
+    async fn etag_is_still_md5(&self) -> bool {
+        let look = async {
+            let call = Call::new(What::Put, self.marker()).headers(self.written_with.clone());
+            self.client.ask(&call.body(Bytes::from_static(MARKER_TEXT))).await?;
+            self.marker_has_md5().await
+        };
+        self.etag_still_md5.get_or_try_init(|| look).await.copied().unwrap_or(true)
+    }
+
+    fn marker(&self) -> String {
+        format!("{}{MARKER}", self.prefix)
+    }
+
+    async fn marker_has_md5(&self) -> Result<bool, Failure> {
+        let (head, md5) = (self.head(&self.marker()).await?, hex(&md5_of(MARKER_TEXT)));
+        Ok(head.and_then(|head| head.etag).is_some_and(|etag| etag.trim_matches('"') == md5))
     }
 }
 

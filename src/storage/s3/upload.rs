@@ -175,22 +175,28 @@ impl S3Upload {
         if self.multipart.is_none() && !self.maybe_more {
             return Ok(());
         }
-        let id = self.multipart.take().map(|multipart| multipart.id);
-        let (service, object) = (self.service.clone(), self.object.clone());
+        let id = self.multipart.take().map(Multipart::stop);
+        let (service, object, maybe_more) = (self.service.clone(), self.object.clone(), self.maybe_more);
         let aborted = block(&Cancel::for_clean_up()?, async move {
             let known = match id {
                 Some(id) => objects::abort(&service, &object, &id).await,
                 None => Ok(()),
             };
-            // Its key is ours alone.
             let others = abort_all(&service, &object).await;
-            known.and(others)
+            // Of one that is known there may be parts still: where it can be seen, it is aborted once more.
+            known.and(if maybe_more { others } else { Ok(()) })
         });
         aborted?.map_err(|failure| failure.error)
     }
 }
 
 impl Multipart {
+    /// Gives up the parts under way: one that comes after the abort would stay. Its id.
+    fn stop(self) -> String {
+        self.under_way.into_iter().for_each(Task::stop);
+        self.id
+    }
+
     /// Waits for the oldest part.
     fn wait_for_one(&mut self, cancel: &Cancel) -> Result<()> {
         let Some(oldest) = self.under_way.pop_front() else { return Ok(()) };
@@ -199,10 +205,24 @@ impl Multipart {
     }
 }
 
+/// Room for `more` bytes of a part of `size`, and never for more than that: a vector left to itself takes up to twice as much.
+fn make_room(filling: &mut Vec<u8>, more: usize, size: usize) -> Result<()> {
+    let needed = filling.len().saturating_add(more);
+    if needed <= filling.capacity() {
+        return Ok(());
+    }
+    let room = filling.capacity().saturating_mul(2).clamp(needed, size.max(needed));
+    filling.try_reserve_exact(room - filling.len()).map_err(|error| {
+        let size = show_bytes(u64::try_from(size).unwrap_or(u64::MAX));
+        let error = Error::new(Kind::Internal, format!("there is no memory for a part of {size}")).source(error);
+        error.hint("give the machine more memory, or lower `part_size:` where it is set")
+    })
+}
+
 async fn send_part(service: &Shared, object: &str, number: u32, upload: String, part: Bytes) -> Result<(u32, String), Failure> {
     let call = Call::new(What::UploadPart { number, upload }, object).body(part);
     let answer = service.client.ask(&call).await?;
-    service.check_etag(&call, &answer)?;
+    service.check_etag(&call, &answer).await?;
     let Some(etag) = answer.header("etag") else {
         let what = call.describe(&service.client.place.bucket);
         return Err(failure::of_nonsense(&what, &service.client.place, "its answer has no ETag"));
@@ -237,16 +257,15 @@ async fn complete(
     if let Err(failure) = outcome {
         let failure =
             if failure.status == Some(412) { Failure { maybe_done: failure.maybe_done, ..exists(object) } } else { failure };
-        service.settle(object, nonce, bytes, failure).await?;
+        service.settle(object, nonce, bytes, None, failure).await?;
     }
     service.written(object, nonce, bytes).await
 }
 
-/// Aborts every upload of an object, as far as the service and our rights show them.
+/// Aborts every upload of an object: its key is ours alone.
 async fn abort_all(service: &Shared, object: &str) -> Result<(), Failure> {
-    let Ok(others) = objects::uploads_of(service, object).await else { return Ok(()) };
     let mut outcome = Ok(());
-    for other in others {
+    for other in objects::uploads_of(service, object).await? {
         outcome = outcome.and(objects::abort(service, object, &other).await);
     }
     outcome
@@ -262,6 +281,7 @@ impl Upload for S3Upload {
                 continue;
             }
             let (now, later) = bytes.split_at(bytes.len().min(size - self.filling.len()));
+            make_room(&mut self.filling, now.len(), size)?;
             self.filling.extend_from_slice(now);
             self.bytes += now.len() as u64;
             bytes = later;
@@ -290,5 +310,24 @@ impl Drop for S3Upload {
             let text = format!("what is left of an upload could not be removed, prune will: {error}{hint}");
             self.cx.observer.event(Event::Warning { target: None, text });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_takes_no_more_memory_than_its_size() {
+        let (size, piece) = (9 << 20, vec![0; 700 << 10]);
+        let mut filling = Vec::new();
+        while filling.len() < size {
+            let now = piece.len().min(size - filling.len());
+            make_room(&mut filling, now, size).unwrap();
+            filling.extend_from_slice(&piece[..now]);
+            assert!(filling.capacity() <= size && filling.capacity() <= (2 * filling.len()));
+        }
+        assert_eq!(filling.capacity(), size);
+        assert!(make_room(&mut filling, usize::MAX, usize::MAX).unwrap_err().hint_text().is_some());
     }
 }
