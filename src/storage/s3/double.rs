@@ -76,12 +76,12 @@ impl Answer {
     fn write(&self, to: &mut dyn Write, is_head: bool) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} -\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([*name, ": ", value, "\r\n"]);
         }
         if self.open_ended || self.endless {
             head.push_str("transfer-encoding: chunked\r\n");
         } else if !self.headers.iter().any(|(name, _)| *name == "content-length") {
-            head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+            head.extend(["content-length: ", &self.body.len().to_string(), "\r\n"]);
         }
         write!(to, "{head}\r\n")?;
         let chunk = |to: &mut dyn Write| {
@@ -124,7 +124,7 @@ impl Server {
                     return;
                 }
                 let (noted, handler) = (Arc::clone(&noted), Arc::clone(&handler));
-                std::thread::spawn(move || serve(stream, &noted, handler.as_ref()));
+                std::thread::spawn(move || serve(&stream, &noted, handler.as_ref()));
             }
         });
         Self { port, log, has_ended, listener: Some(listener) }
@@ -176,12 +176,12 @@ pub(super) fn key() -> Key {
     KEY.parse().unwrap()
 }
 
-fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) {
+fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let Some(request) = read(&mut reader) else { return };
     log.lock().unwrap().push(request.clone());
     let answer = handler(&request).unwrap_or_else(|| usual(&request));
-    let _ = answer.write(&mut &stream, request.method == "HEAD");
+    let _ = answer.write(&mut &*stream, request.method == "HEAD");
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Request> {

@@ -105,13 +105,12 @@ async fn range(service: &Shared, object: &str, head: &Head, first: u64, last: u6
         };
         let check = |status, headers: &HeaderMap| check_range(status, headers, at, last, head.bytes);
         let failure = match client.stream(&call, &check, &mut take).await {
-            Ok(_) if bytes.len() == length => return Ok(bytes.into()),
+            // All of it came, be the answer's end lost.
+            _ if bytes.len() == length => return Ok(bytes.into()),
             Ok(_) => {
                 let cause = format!("it ended {} bytes early", length.saturating_sub(bytes.len()));
                 failure::of_nonsense(&call.describe(&client.place.bucket), &client.place, &cause)
             }
-            // All of it came, and the answer's end was lost.
-            Err(_) if bytes.len() == length => return Ok(bytes.into()),
             Err(failure) if failure.status == Some(412) => {
                 let error = Error::new(Kind::Storage, format!("{object} changed while it was read"));
                 let hint = "no backup is ever written over here: see who else writes to the bucket, and run it again";

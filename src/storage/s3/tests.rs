@@ -18,6 +18,12 @@ fn keys(n: usize) -> Vec<Key> {
     (0..n).map(|n| format!("web1/20260612_030000Z/{n}").parse().unwrap()).collect()
 }
 
+#[allow(clippy::unnecessary_wraps)] // as callers of storages have it
+fn note<T>(found: &mut Vec<T>, one: T) -> Result<()> {
+    found.push(one);
+    Ok(())
+}
+
 fn kinds(outcomes: &[Result<()>]) -> Vec<Option<Kind>> {
     outcomes.iter().map(|outcome| outcome.as_ref().err().map(crate::error::Error::kind)).collect()
 }
@@ -67,7 +73,7 @@ fn what_a_service_does_not_say_of_a_key_is_looked_at() {
 /// What a listing gives, or its failure.
 fn listed(server: &Server) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    server.bucket(|_| ()).list("web1/", &mut |meta| Ok(found.push(meta.key.to_string())), &cx())?;
+    server.bucket(|_| ()).list("web1/", &mut |meta| note(&mut found, meta.key.to_string()), &cx())?;
     Ok(found)
 }
 
@@ -93,15 +99,17 @@ const OLD: &str = "<Initiated>2026-06-01T00:00:00Z</Initiated>";
 /// A server with these uploads; the answer to a question for the parts of one is the second's.
 fn with_uploads(uploads: &str, parts: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
     let uploads = uploads.to_owned();
-    Server::start(move |request| match request.is("GET", &["uploads"]) {
-        true => Some(Answer::xml("ListMultipartUploadsResult", &uploads)),
-        false => request.is("GET", &["uploadId"]).then(|| parts(request)),
+    Server::start(move |request| {
+        if request.is("GET", &["uploads"]) {
+            return Some(Answer::xml("ListMultipartUploadsResult", &uploads));
+        }
+        request.is("GET", &["uploadId"]).then(|| parts(request))
     })
 }
 
 fn leftovers(server: &Server) -> Result<Vec<Leftover>> {
     let mut found = Vec::new();
-    server.bucket(|_| ()).leftovers(&mut |leftover| Ok(found.push(leftover)), &cx())?;
+    server.bucket(|_| ()).leftovers(&mut |leftover| note(&mut found, leftover), &cx())?;
     Ok(found)
 }
 
@@ -134,9 +142,9 @@ const BYTES: &[u8] = b"CREATE TABLE users (id int);\n";
 
 /// Of an object of [`BYTES`], which is answered by `get`.
 fn with_object(get: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
-    Server::start(move |request| match request.is(&request.method, &[KEY]) {
-        true if request.method == "HEAD" => Some(Answer::new(200, BYTES).header("etag", "\"e\"")),
-        true if request.method == "GET" => Some(get(request)),
+    Server::start(move |request| match request.method.as_str() {
+        "HEAD" if request.is("HEAD", &[KEY]) => Some(Answer::new(200, BYTES).header("etag", "\"e\"")),
+        "GET" if request.is("GET", &[KEY]) => Some(get(request)),
         _ => None,
     })
 }
@@ -163,12 +171,12 @@ fn a_range_that_came_whole_is_whole_though_its_answer_never_ended() {
 #[test]
 fn a_range_that_was_cut_is_taken_up_where_it_was() {
     let calls = AtomicUsize::new(0);
-    let server = with_object(move |request| match calls.fetch_add(1, Ordering::Relaxed) {
-        0 => Answer { open_ended: true, ..ranged(&BYTES[..7], 0) },
-        _ => {
-            assert_eq!(request.headers["range"], format!("bytes=7-{}", BYTES.len() - 1));
-            ranged(&BYTES[7..], 7)
+    let server = with_object(move |request| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Answer { open_ended: true, ..ranged(&BYTES[..7], 0) };
         }
+        assert_eq!(request.headers["range"], format!("bytes=7-{}", BYTES.len() - 1));
+        ranged(&BYTES[7..], 7)
     });
     assert_eq!(read(&server).unwrap(), BYTES);
 }
