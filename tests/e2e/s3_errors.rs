@@ -163,9 +163,10 @@ fn each_permission_that_lacks_is_named() {
     error: app: storage offsite: can't delete web1/ID/app_ID.manifest.json from bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
       hint: give the key the permission s3:DeleteObject on the bucket BUCKET, or check which key it is
     prune: 0 deleted, 0 kept, 1 could not be deleted
-    == Uploads: exit 1
-    error: storage offsite: list: can't list the uploads of bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
+    == Uploads: exit 3
+    warning: storage offsite: list: uploads that never ended are not removed: can't list the uploads of bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
       hint: give the key the permission s3:ListBucketMultipartUploads on the bucket BUCKET, or check which key it is
+    prune: 0 deleted, 2 kept
     == Put: exit 1
     FAIL  storage offsite: can't write .db-backup-tools to bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
           hint: give the key the permission s3:PutObject on the bucket BUCKET, or check which key it is

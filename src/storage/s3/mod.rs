@@ -6,8 +6,6 @@ mod call;
 mod client;
 mod connect;
 mod credentials;
-#[cfg(test)]
-mod double;
 mod failure;
 mod objects;
 mod read;

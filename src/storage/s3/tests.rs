@@ -1,10 +1,12 @@
 //! What a service may answer that no real one can be made to answer at will.
 
+mod double;
+
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::double::{Answer, KEY, Request, Server, key};
+use self::double::{Answer, KEY, Request, Server, key};
 use crate::error::{Kind, Result, from_io};
 use crate::host::Context;
 use crate::names::Key;

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::S3;
 use crate::config::model::{S3Keys, S3Settings};
 use crate::config::secret::{Secret, SecretFrom};
 use crate::names::Key;
+use crate::storage::s3::S3;
 
 /// A key as our artifacts have them.
 pub(super) const KEY: &str = "web1/20260612_030000Z/app_20260612_030000Z-k3f9.sql";
