@@ -110,7 +110,7 @@ fn storage_works(store: &Store<'_>, config: &Config, cx: &Context) -> Result<Vec
             "written, read, listed and deleted"
         } else {
             begin_and_give_up(storage, &key, cx)?;
-            "listed, an upload begun and given up; as prune is false nothing was stored, so neither reading nor deleting was tried"
+            "listed, an upload begun and given up; as prune is false nothing of a backup was stored, so neither reading nor deleting was tried"
         };
         let mut details = vec![storage.describe(), done.to_owned()];
         details.extend(storage.features(cx)?.notes);
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn where_nothing_is_ever_deleted_nothing_is_made() {
         let memory = new_memory();
-        assert!(tried(false, &memory).unwrap()[1].contains("nothing was stored"));
+        assert!(tried(false, &memory).unwrap()[1].contains("nothing of a backup was stored"));
         assert_eq!((calls(&memory), held(&memory)), ([0, 1, 0, 1, 0], (Vec::new(), 0)));
         for call in [Call::Prepare, Call::Upload, Call::Write, Call::List] {
             let memory = new_memory();

@@ -216,7 +216,7 @@ fn a_storage_that_only_grows_is_tried_without_making_anything() {
     let test = with_second(&database, "{ type: local, path: '{dir}/second', prune: false }");
     let ran = test.run(["validate", "--connect"]).ok();
     let line = ran.stdout.lines().find(|line| line.contains("storage second")).unwrap();
-    assert!(line.contains("as prune is false nothing was stored"), "{line}");
+    assert!(line.contains("as prune is false nothing of a backup was stored"), "{line}");
     assert!(stored_in(&test.path("second")).is_empty());
     let test = with_second(&database, "{ type: local, path: '{dir}/absent/second', prune: false }");
     test.run(["validate", "--connect"]).fails(1);

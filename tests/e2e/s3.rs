@@ -84,6 +84,7 @@ fn validate_connect_says_what_the_service_can_do() {
             "written, read, listed and deleted",
             "a second write of a key is refused by the service",
             "checksums are compared",
+            "uploads in parts are begun and given up",
             uploads,
         ];
         assert_eq!(notes, expected, "{}", server.name());

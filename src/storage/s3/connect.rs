@@ -11,6 +11,7 @@ use super::call::{Call, What};
 use super::client::Client;
 use super::credentials::Signing;
 use super::failure::{Failure, Place};
+use super::objects;
 use super::runtime::block;
 use super::service::{Service, Shared};
 use super::tell::Teller;
@@ -172,6 +173,8 @@ pub(super) async fn features(service: &Shared) -> Result<Vec<String>, Failure> {
             "its ETags are no checksums: sizes are compared".to_owned()
         },
     ];
+    objects::begin_and_abort(service, &service.marker()).await?;
+    notes.push("uploads in parts are begun and given up".to_owned());
     let listed = service.client.ask(&Call::new(uploads_below(service), "")).await;
     notes.push(match listed {
         Ok(_) => "unfinished uploads are listed".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::answers::{self, DeleteError, Deleted, Listed, Page, PartsPage, UnderWay, UploadsPage};
+use super::answers::{self, Begun, DeleteError, Deleted, Listed, Page, PartsPage, UnderWay, UploadsPage};
 use super::call::{Call, What, upload_for_query};
 use super::client::wait_after;
 use super::failure::{self, Failure};
@@ -224,6 +224,12 @@ pub(super) async fn uploads_of(service: &Shared, object: &str) -> Result<Vec<Str
     let (uploads, _) = uploads_page(service, object, None).await?;
     let own = uploads.into_iter().filter(|upload| upload.key == object);
     Ok(own.map(|upload| upload_for_query(&upload.upload_id)).collect())
+}
+
+/// Begins an upload, and gives it up: both are rights of their own.
+pub(super) async fn begin_and_abort(service: &Service, object: &str) -> Result<(), Failure> {
+    let begun: Begun = parsed(service, &Call::new(What::Initiate, object).headers(service.headers_for("probe"))).await?;
+    abort(service, object, &upload_for_query(&begun.upload_id)).await
 }
 
 /// Aborts an upload; one that is gone is aborted. `id` as it stands in a query.

@@ -279,7 +279,8 @@ impl Service {
         self.etag_still_md5.get_or_try_init(|| look).await.copied().unwrap_or(true)
     }
 
-    fn marker(&self) -> String {
+    /// Where what is tried stands.
+    pub(super) fn marker(&self) -> String {
         format!("{}{MARKER}", self.prefix)
     }
 
