@@ -1,7 +1,15 @@
 //! Backups in S3-compatible storages, on real servers: what an operator does with them.
 
 use std::fs;
+use std::io::Read;
+use std::sync::Arc;
 
+use db_backup_tools::config::model::S3Settings;
+use db_backup_tools::host::Context;
+use db_backup_tools::names::Key;
+use db_backup_tools::observe::{Event, Recording};
+use db_backup_tools::storage::s3::S3;
+use db_backup_tools::storage::{Storage, conformance};
 use serde_json::json;
 
 use crate::support::s3::{self, ACCESS_KEY, Ceph, S3sFs, SECRET_KEY};
@@ -88,5 +96,37 @@ fn validate_connect_says_what_the_service_can_do() {
             uploads,
         ];
         assert_eq!(notes, expected, "{}", server.name());
+    }
+}
+
+#[test]
+fn parts_that_are_to_be_larger_are_told_in_the_log() {
+    let Some(server) = S3sFs::shared() else { return };
+    let (database, bucket) = (database(), server.bucket());
+    // Its size on the server is the estimate.
+    let yaml = bucket.yaml_with("part_size: 5MiB, max_parts: 2");
+    let test = Test::of(&database).storages([("offsite", yaml)]).target_option("compression: { type: none }");
+    let ran = test.run(["backup"]).ok().says("it goes up in parts of ").says(" MiB of memory");
+    assert!(!ran.stderr.contains("its parts grow"), "{}", ran.stderr);
+    test.run(["list", "--verify"]).ok();
+}
+
+#[test]
+fn a_stream_that_outgrows_its_estimate_gets_larger_parts_and_that_is_told() {
+    for server in s3::all() {
+        let settings = S3Settings { part_size: 5 << 20, max_parts: 4, ..server.bucket().settings() };
+        let observer = Arc::new(Recording::default());
+        let cx = Context { observer: observer.clone(), ..conformance::context().unwrap() };
+        let storage = S3::new(settings, 88 << 20);
+        let key: Key = "web1/20260612_030000Z/app.sql".parse().unwrap();
+        let bytes: Vec<u8> = (0..26_u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let mut upload = storage.upload(&key, Some(1), &cx).unwrap();
+        bytes.chunks(1_000_003).for_each(|block| upload.write(block).unwrap());
+        assert_eq!(upload.commit().unwrap().bytes, Some(26 << 20));
+        let mut read = Vec::new();
+        storage.read(&key, 0, &cx).unwrap().read_to_end(&mut read).unwrap();
+        assert!(read == bytes, "{}", server.name());
+        let told = |event: &Event| matches!(event, Event::Warning { text, .. } if text.contains("its parts grow to"));
+        assert_eq!(observer.events().iter().filter(|event| told(event)).count(), 1, "{:?}", observer.events());
     }
 }

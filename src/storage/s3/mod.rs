@@ -33,6 +33,8 @@ use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::names::Key;
+use crate::observe::Event;
+use crate::quantity::show_bytes;
 use crate::storage::{Features, Leftover, ObjectMeta, Storage, Upload};
 
 /// A bucket, or what stands below a prefix in it.
@@ -98,6 +100,14 @@ impl Storage for S3 {
         let parts = Parts::plan(self.settings.part_size, self.settings.max_parts, size_hint);
         let S3Settings { max_parts, concurrency, .. } = self.settings;
         let plan = upload::Plan { parts, max_parts, concurrency, budget: self.budget };
+        if parts.base() > self.settings.part_size {
+            let (size, memory) = (show_bytes(parts.base()), show_bytes(parts.memory_needed()));
+            let text = format!(
+                "{}: as large as it may be, it goes up in parts of {size}, which takes about {memory} of memory",
+                self.object(key)
+            );
+            cx.observer.event(Event::Note { text });
+        }
         Ok(Box::new(upload::S3Upload::new(self.service(cx)?, key, self.object(key), plan, cx)?))
     }
 
