@@ -123,7 +123,8 @@ fn what_a_killed_prune_leaves_is_never_listed_and_is_collected_later() {
     assert!(killed.code != Some(0), "{killed:?}");
     assert_eq!(left(&test.storage()), "aaa2 aaa3 aaa4 aaa5");
     assert!(files_below(&test.storage()).iter().any(|file| file.ends_with("aaa1.sql.gz")));
-    let ran = test.run_at(NOW, ["list"]).ok();
+    // The other storage of the target has none, and that is told.
+    let ran = test.run_at(NOW, ["list"]).fails(3).says("storage offsite: behind");
     assert!(!ran.stdout.contains("aaa1"), "{}", ran.stdout);
     test.run_at(NOW, ["prune"]).ok();
     assert_eq!(left(&test.storage()), "aaa5");
