@@ -157,9 +157,14 @@ fn a_signal_ends_a_backup_at_every_call() {
                 assert!(running.ends_within(SOON), "{what}: {}", running.stderr_so_far());
                 running.wait().fails(143);
                 proxy.heal();
-                assert_eq!(ours(&bucket), before, "{what}");
                 assert!(bucket.uploads().is_none_or(|uploads| uploads.is_empty()), "{what}: {:?}", bucket.uploads());
-                assert_eq!(items(&test.run(["list", "--json", "--all"]).ok()), ["whole"], "{what}");
+                assert_eq!(items(&test.run(["list", "--json"]).ok()), ["whole"], "{what}");
+                // A service may still be at work on what it was asked to complete: an object that comes after the
+                // clean-up is incomplete, and goes as such.
+                if kind != Kind::Complete {
+                    assert_eq!(ours(&bucket), before, "{what}");
+                    assert_eq!(items(&test.run(["list", "--json", "--all"]).ok()), ["whole"], "{what}");
+                }
             }
         }
     }
