@@ -1,15 +1,12 @@
 //! Uploads that are broken off: by kill -9, by a signal. What stays of them is never listed, and goes in time.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::s3::database;
+use crate::s3_faults::{DATABASE, with_options};
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, Ceph, S3Bucket, Server};
 use crate::support::s3_request::Request;
-use crate::support::{Database, Ran, SHARED, Signal, Test, eventually};
-
-static DATABASE: LazyLock<Database> = LazyLock::new(database);
+use crate::support::{Ran, SHARED, Signal, Test, eventually};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Far longer than an end should take, as the machine may be busy.
@@ -17,13 +14,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A backup of three parts through a proxy; a service that hangs is waited for.
 fn through(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
-    let (bucket, proxy) = (server.bucket(), Proxy::before(server));
-    let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, concurrency: 1, {options}"));
-    let test = Test::of(&DATABASE)
-        .storages([("offsite", yaml)])
-        .target_option("compression: { type: none }")
-        .target_option("retries: 0");
-    (bucket, proxy, test)
+    with_options(server, &format!("part_size: 5MiB, concurrency: 1, {options}"))
 }
 
 /// Whether a request of this kind is being spoiled.

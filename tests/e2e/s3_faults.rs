@@ -21,7 +21,8 @@ fn through(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
     with_options(server, &format!("part_size: 5MiB, {options}"))
 }
 
-fn with_options(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
+/// One into a bucket behind a proxy, whose calls alone are made again.
+pub(crate) fn with_options(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
     let bucket = server.bucket();
     let proxy = Proxy::before(server);
     let yaml = bucket.through(&proxy).yaml_with(options);

@@ -3,24 +3,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::s3::database;
+use crate::s3_faults::{DATABASE, with_options};
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, S3Bucket, SECRET_KEY, Server};
-use crate::support::{Database, Ran, S3sFs, SHARED, Test, eventually};
-
-static DATABASE: LazyLock<Database> = LazyLock::new(database);
+use crate::support::{Ran, S3sFs, SHARED, Test, eventually};
 
 /// A backup of three parts and two ranges behind a proxy.
 fn backed_up(server: &'static Server, options: &str) -> (S3Bucket, Proxy, Test) {
-    let (bucket, proxy) = (server.bucket(), Proxy::before(server));
-    let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, {options}"));
-    let test = Test::of(&DATABASE)
-        .storages([("offsite", yaml)])
-        .target_option("compression: { type: none }")
-        .target_option("retries: 0");
+    let (bucket, proxy, test) = with_options(server, &format!("part_size: 5MiB, {options}"));
     test.run(["backup"]).ok();
     (bucket, proxy, test)
 }
