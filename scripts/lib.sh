@@ -197,6 +197,20 @@ need_s3s_fs() {
     printf 's3s-fs can not be built here, see above: the tests on it are left out\n' >&2
 }
 
+# need_compose: Docker's Compose, where there is an engine to use it: an engine is the machine's matter, and what is tested on one is left
+# out where there is none. With CI=true an engine that is installed has to answer.
+need_compose() {
+    have docker && docker info >/dev/null 2>&1 || return 0
+    ! docker compose version >/dev/null 2>&1 && ! have docker-compose || return 0
+    if have apt-get && { [ "$(id -u)" -eq 0 ] || have sudo; }; then
+        apt_install docker-compose
+    elif [ "${CI:-}" = true ]; then
+        die 'CI=true allows no test to be left out: install docker-compose'
+    else
+        printf 'No Compose here, and no apt-get that may install it: the tests on it are left out\n' >&2
+    fi
+}
+
 CREATECLUSTER=/etc/postgresql-common/createcluster.conf
 CREATECLUSTER_COPY=
 

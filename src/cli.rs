@@ -12,12 +12,12 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::quantity::parse_duration;
 
-/// Backs up databases, keeps what the policy says, and restores what it kept.
+/// Backs up databases and files, keeps what the policy says, and restores what it kept.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "db-backup-tools",
     version,
-    about = "Backs up databases, keeps what the policy says, and restores what it kept",
+    about = "Backs up databases and files, keeps what the policy says, and restores what it kept",
     after_help = EXIT_CODES,
     max_term_width = 100,
     disable_help_subcommand = true,
@@ -264,13 +264,17 @@ pub struct List {
 WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
 or an age like 3d (the newest at least that old).
 
-Without --to-database or --output it goes to the target's own place. A database that is there must
-be empty; with --replace it may be in use, and is kept under another name. A drill touches neither.
+Without --to-... or --output it goes to the target's own place. A database, directory or volume
+that is there must be empty; with --replace it may be in use, and is kept under another name.
+A drill touches none of them.
 
 Examples:
   db-backup-tools restore shop --to-database shop_check
   db-backup-tools restore shop --at 2026-06-12 --output - | less
   db-backup-tools restore shop --replace --disconnect    # over the live one, in one step
+  db-backup-tools restore uploads --to-path /srv/back    # files, into a new directory
+  db-backup-tools restore uploads --output - | tar x ./one/file
+  db-backup-tools restore uploads --replace --stop       # no container uses the volume meanwhile
   db-backup-tools restore --drill                        # of every unit the newest, thrown away")]
 pub struct Restore {
     /// The unit or target, by name, or by a glob that only one matches; with --drill any number, none: all
@@ -291,19 +295,28 @@ pub struct Restore {
     /// Into this database, which must be absent or empty, or replaced
     #[arg(long, value_name = "DB", conflicts_with = "output", value_parser = NonEmptyStringValueParser::new())]
     pub to_database: Option<String>,
+    /// Unpacked as this directory, which must be absent or empty, or replaced
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "to_database"])]
+    pub to_path: Option<PathBuf>,
+    /// Unpacked into this volume, which is made when absent, and must be empty, or replaced
+    #[arg(long, value_name = "VOLUME", conflicts_with_all = ["output", "to_database", "to_path"], value_parser = NonEmptyStringValueParser::new())]
+    pub to_volume: Option<String>,
     /// Decompressed into FILE, which must not exist, or to stdout (-); needs only the storage
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["no_owner", "no_privileges"])]
     pub output: Option<PathBuf>,
-    /// Restore into a throwaway server (or where drill: says), compare with what was dumped, and remove it
-    #[arg(long, conflicts_with_all = ["to_database", "output", "replace", "no_owner", "no_privileges", "missing_roles"])]
+    /// Restore into a throwaway place (or where drill: says), compare with what was backed up, and remove it
+    #[arg(long, conflicts_with_all = ["to_database", "to_path", "to_volume", "stop", "output", "replace", "no_owner", "no_privileges", "missing_roles"])]
     pub drill: bool,
-    /// Swap with the database that has the name, once compared; that one stays as NAME_before_...
+    /// Swap with what has the name, once compared; that stays as NAME_before_... (a path: NAME.before-...)
     #[arg(long, conflicts_with = "output")]
     pub replace: bool,
     /// End the sessions that are on the database to be replaced
     #[arg(long, requires = "replace")]
     pub disconnect: bool,
-    /// Everything belongs to the restoring role
+    /// Stop the containers that use the destination meanwhile, and start them again
+    #[arg(long, conflicts_with_all = ["output", "to_database"])]
+    pub stop: bool,
+    /// Everything belongs to the restoring role or user
     #[arg(long)]
     pub no_owner: bool,
     /// Leave out GRANT and REVOKE

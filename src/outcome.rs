@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::catalog::stats::Stats;
 use crate::error::{Error, Kind};
 use crate::names::{Id, RunId};
-use crate::source::Comparison;
+use crate::source::{Comparison, FileCounts};
 
 /// How much a problem weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -163,6 +163,8 @@ pub struct BackupItem {
     pub detail: Option<String>,
     /// What a person should know of it.
     pub warnings: Vec<String>,
+    /// What puts its data in doubt, though it is whole as a stream.
+    pub doubts: Vec<String>,
     /// What retention decided after it.
     pub pruned: Vec<PruneItem>,
 }
@@ -328,6 +330,9 @@ pub struct RestoreItem {
     pub seconds: f64,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// What may not be as it was, one clause each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
     /// What else is to be known of it, a line each: the former database, and the commands for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -417,6 +422,12 @@ pub struct TablesItem {
     pub large_object_bytes: Option<u64>,
     /// Roles, in that of a server's globals.
     pub roles: Option<u64>,
+    /// Files and directories, in that of a volume, which has no tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileCounts>,
+    /// Those of the one before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files_before: Option<FileCounts>,
 }
 
 /// A table of `list --tables`.

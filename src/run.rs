@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::catalog::resolve::When;
 use crate::cli::{self, Cli, Command};
 use crate::commands::prune::Action;
+use crate::commands::undo::Mode;
 use crate::commands::{self, Found};
 use crate::config::env_file;
 use crate::config::mistake::ConfigError;
@@ -115,12 +116,24 @@ fn execute(cli: &Cli, reporter: &mut Reporter, run: RunId, cx: &Context) -> Foun
         }
     }
     let cx = &Context { env: Arc::new(for_children(&cx.env, &config.secret_variables)), ..cx.clone() };
+    let mode = mode(&cli.command);
+    let left = commands::undo::before(&config, mode, cx);
     let mut found = match command(cli, &config, cx) {
         Ok(found) => found,
         Err(error) => Found::failure(Items::Text(Vec::new()), &error),
     };
+    if mode == Mode::Undo {
+        found.problems.extend(commands::undo::after(&config, &left, cx));
+    }
+    remarks.extend(left.problems);
     remarks.append(&mut found.problems);
     Found { problems: remarks, ..found }
+}
+
+/// Whether containers that a killed run left are started: by what changes something.
+fn mode(command: &Command) -> Mode {
+    let changes = matches!(command, Command::Backup(_) | Command::Restore(_) | Command::Prune(_));
+    if changes && !command.is_dry_run() { Mode::Undo } else { Mode::Tell }
 }
 
 /// The environment without what secrets were made of: a child is given its own and no other's. What
@@ -210,8 +223,11 @@ fn by_id(options: &cli::ById) -> Result<Option<(Action, When)>, Error> {
 
 fn restore_options(options: &cli::Restore) -> Result<commands::restore::Options, Error> {
     use commands::restore::To;
-    let to = match (&options.to_database, &options.output) {
-        (Some(database), _) => To::Place(Destination::Database(database.clone())),
+    let place = options.to_database.clone().map(Destination::Database);
+    let place = place.or_else(|| options.to_path.clone().map(Destination::Directory));
+    let place = place.or_else(|| options.to_volume.clone().map(Destination::Volume));
+    let to = match (place, &options.output) {
+        (Some(place), _) => To::Place(place),
         (None, Some(_)) if options.to_stdout() => To::Stdout,
         (None, Some(path)) => To::File(path.clone()),
         (None, None) => To::Place(Destination::Own),
@@ -223,6 +239,7 @@ fn restore_options(options: &cli::Restore) -> Result<commands::restore::Options,
         disconnect: options.disconnect,
         missing_roles: options.missing_roles,
         jobs: options.jobs,
+        stop: options.stop,
     };
     Ok(commands::restore::Options {
         name: options.names().pop().unwrap_or_default(),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::config::model::Compression;
 use crate::error::{Error, Kind, Result};
 use crate::names::{HostName, Id, RunId, TargetName, UnitName};
-use crate::source::Facts;
+use crate::source::{Facts, FileCounts};
 
 /// The version that we write, and the newest that we read.
 pub const SCHEMA: u32 = 1;
@@ -254,10 +254,15 @@ pub struct InventoryFacts {
     pub name: String,
     /// Its digest.
     pub sha256: String,
-    /// Tables with data.
-    pub tables: u64,
+    /// Tables with data, in a database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
     /// Their rows.
-    pub rows: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Files, directories, links and bytes, in a volume's.
+    #[serde(flatten)]
+    pub files: Option<FileCounts>,
 }
 
 #[cfg(test)]

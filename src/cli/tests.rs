@@ -20,7 +20,7 @@ fn the_definitions_hold_together() {
 #[test]
 fn help_of_the_program() {
     insta::assert_snapshot!(help(""), @"
-    Backs up databases, keeps what the policy says, and restores what it kept
+    Backs up databases and files, keeps what the policy says, and restores what it kept
 
     Usage: db-backup-tools [OPTIONS] <COMMAND>
 
@@ -207,7 +207,7 @@ fn help_of_list() {
 
 #[test]
 fn help_of_restore() {
-    insta::assert_snapshot!(help("restore"), @"
+    insta::assert_snapshot!(help("restore"), @r"
     Bring a backup back, or prove in a drill that it would come back
 
     Usage: db-backup-tools restore [OPTIONS] [NAME]...
@@ -217,26 +217,31 @@ fn help_of_restore() {
                  number, none: all
 
     Options:
-      -n, --name <NAME>       The same as NAME
-          --at <WHEN>         Which backup [default: latest]
-          --from <STORAGE>    Read it from this storage [default: the first that holds it]
-          --host <HOST>       A backup of this host [default: our own, or the only one that has it]
-          --to-database <DB>  Into this database, which must be absent or empty, or replaced
-          --output <FILE|->   Decompressed into FILE, which must not exist, or to stdout (-); needs only
-                              the storage
-          --drill             Restore into a throwaway server (or where drill: says), compare with what
-                              was dumped, and remove it
-          --replace           Swap with the database that has the name, once compared; that one stays as
-                              NAME_before_...
-          --disconnect        End the sessions that are on the database to be replaced
-          --no-owner          Everything belongs to the restoring role
-          --no-privileges     Leave out GRANT and REVOKE
-          --missing-roles     Create roles that the backup names and the server lacks, without login or
-                              password
-          --jobs <N>          Load N objects of a custom archive at once
-          --wait <DURATION>   Wait this long for another run's lock, like 10m
-          --dry-run           Show what would be done, and do nothing
-      -h, --help              Print help
+      -n, --name <NAME>         The same as NAME
+          --at <WHEN>           Which backup [default: latest]
+          --from <STORAGE>      Read it from this storage [default: the first that holds it]
+          --host <HOST>         A backup of this host [default: our own, or the only one that has it]
+          --to-database <DB>    Into this database, which must be absent or empty, or replaced
+          --to-path <DIR>       Unpacked as this directory, which must be absent or empty, or replaced
+          --to-volume <VOLUME>  Unpacked into this volume, which is made when absent, and must be empty,
+                                or replaced
+          --output <FILE|->     Decompressed into FILE, which must not exist, or to stdout (-); needs
+                                only the storage
+          --drill               Restore into a throwaway place (or where drill: says), compare with what
+                                was backed up, and remove it
+          --replace             Swap with what has the name, once compared; that stays as
+                                NAME_before_... (a path: NAME.before-...)
+          --disconnect          End the sessions that are on the database to be replaced
+          --stop                Stop the containers that use the destination meanwhile, and start them
+                                again
+          --no-owner            Everything belongs to the restoring role or user
+          --no-privileges       Leave out GRANT and REVOKE
+          --missing-roles       Create roles that the backup names and the server lacks, without login
+                                or password
+          --jobs <N>            Load N objects of a custom archive at once
+          --wait <DURATION>     Wait this long for another run's lock, like 10m
+          --dry-run             Show what would be done, and do nothing
+      -h, --help                Print help
 
     Global options:
       -c, --config <FILE>        Configuration file [default: $DB_BACKUP_CONFIG, ./backup.yml,
@@ -251,13 +256,17 @@ fn help_of_restore() {
     WHEN: latest, an id or its last four characters, a date (the newest started by the end of that day),
     or an age like 3d (the newest at least that old).
 
-    Without --to-database or --output it goes to the target's own place. A database that is there must
-    be empty; with --replace it may be in use, and is kept under another name. A drill touches neither.
+    Without --to-... or --output it goes to the target's own place. A database, directory or volume
+    that is there must be empty; with --replace it may be in use, and is kept under another name.
+    A drill touches none of them.
 
     Examples:
       db-backup-tools restore shop --to-database shop_check
       db-backup-tools restore shop --at 2026-06-12 --output - | less
       db-backup-tools restore shop --replace --disconnect    # over the live one, in one step
+      db-backup-tools restore uploads --to-path /srv/back    # files, into a new directory
+      db-backup-tools restore uploads --output - | tar x ./one/file
+      db-backup-tools restore uploads --replace --stop       # no container uses the volume meanwhile
       db-backup-tools restore --drill                        # of every unit the newest, thrown away
     ");
 }

@@ -43,6 +43,8 @@ pub(super) struct Attempt {
     /// What passed; none when no storage took it.
     pub passed: Option<Passed>,
     pub warnings: Vec<String>,
+    /// What puts the data in doubt.
+    pub doubts: Vec<String>,
 }
 
 /// One storage's part of the pass.
@@ -122,7 +124,8 @@ pub(super) fn run(job: &Job<'_>, stores: &[&Store<'_>], id: Id, cx: &Context) ->
         }
     };
     let files = Files::of(job, artifact, started, &passed, &info, cx)?;
-    let mut attempt = Attempt { id, committed: Vec::new(), failed: Vec::new(), passed: None, warnings: info.warnings };
+    let mut attempt =
+        Attempt { id, committed: Vec::new(), failed: Vec::new(), passed: None, warnings: info.warnings, doubts: info.doubts };
     for (name, outcome) in commit_all(fanout.lanes, &files, &passed.artifact, cx) {
         match outcome {
             Ok(()) => attempt.committed.push(name),
@@ -145,7 +148,7 @@ impl Fanout<'_> {
 
     fn into_attempt(self, id: Id) -> Attempt {
         let failed = self.lanes.into_iter().filter_map(|lane| lane.error).collect();
-        Attempt { id, committed: Vec::new(), failed, passed: None, warnings: Vec::new() }
+        Attempt { id, committed: Vec::new(), failed, passed: None, warnings: Vec::new(), doubts: Vec::new() }
     }
 
     /// Where the source's failure is the attempt's, those of storages are not lost.
@@ -220,7 +223,7 @@ impl Files {
             encryption: None,
             label: job.label.map(str::to_owned),
             units_found: job.units_found.map(<[UnitName]>::to_vec),
-            warnings: info.warnings.clone(),
+            warnings: info.warnings.iter().chain(&info.doubts).cloned().collect(),
             inventory: Some(inventory.facts),
             other: serde_json::Map::new(),
         };
@@ -317,7 +320,13 @@ fn remove(store: &Store<'_>, made: &[Key], cx: &Context) {
     }
     let Ok(cancel) = Cancel::for_clean_up() else { return };
     let cx = cx.with_cancel(cancel);
-    let removed = made.iter().try_for_each(|key| store.storage.delete(std::slice::from_ref(key), &cx).into_iter().collect());
+    let delete = |key: &Key| -> Result<()> { store.storage.delete(std::slice::from_ref(key), &cx).into_iter().collect() };
+    // A service may take what it was given after it heard that it is to go: a manifest is looked for once more.
+    let come_late = || match made.first().filter(|key| is_manifest(key)) {
+        Some(manifest) if store.storage.stat(manifest, &cx)?.is_some() => delete(manifest),
+        _ => Ok(()),
+    };
+    let removed = made.iter().try_for_each(delete).and_then(|()| come_late());
     if let Err::<(), Error>(error) = removed {
         let text = format!("what is left of the failed upload could not be removed, prune will: {error}");
         cx.observer.event(Event::Warning { target: Some(store.name().to_owned()), text });
@@ -352,8 +361,9 @@ fn write_inventory(artifact: &ObjectName, inventory: &Inventory) -> Result<Writt
     let facts = InventoryFacts {
         name: artifact.sibling(Role::Inventory).file_name(),
         sha256: meter.finish().sha256,
-        tables: inventory.tables.len() as u64,
-        rows: inventory.tables.iter().map(|table| table.rows).sum(),
+        tables: inventory.files.is_none().then_some(inventory.tables.len() as u64),
+        rows: inventory.files.is_none().then(|| inventory.tables.iter().map(|table| table.rows).sum()),
+        files: inventory.files,
     };
     Ok(WrittenInventory { json, facts })
 }

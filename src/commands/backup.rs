@@ -8,10 +8,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::commands::attempt::{self, Attempt, Job};
+use crate::commands::hooks::Hooks;
 use crate::commands::stores::{self, Store, remarks_on_size, source_of};
 use crate::commands::{Found, is_interrupted, notice, prune, readable};
 use crate::config::model::{Config, Policy, Target};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::{files, lock};
 use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
@@ -52,7 +53,7 @@ struct Work<'a> {
     pool: Pool,
     /// Those of the plan, opened once and shared by all units.
     stores: Vec<Store<'a>>,
-    source_of: fn(&Target) -> Box<dyn Source>,
+    source_of: fn(&Target, &Config) -> Box<dyn Source>,
     cx: &'a Context,
 }
 
@@ -164,6 +165,7 @@ impl Work<'_> {
             copies: Vec::new(),
             detail: None,
             warnings: Vec::new(),
+            doubts: Vec::new(),
             pruned: Vec::new(),
         }
     }
@@ -171,11 +173,12 @@ impl Work<'_> {
     fn plan_unit(&self, unit: &PlannedUnit<'_>) -> Done {
         let mut item = self.item(&unit.unit);
         item.storages = unit.storages.iter().map(|storage| storage.name.clone()).collect();
-        let looked = (self.source_of)(unit.target).probe(&unit.unit, self.cx).and_then(readable);
+        let looked = (self.source_of)(unit.target, self.config).probe(&unit.unit, self.cx).and_then(readable);
         match looked {
             Ok(probe) => {
                 item.status = UnitStatus::Planned;
-                let size = probe.estimated_bytes.map(|bytes| format!(", about {} on the server", show_bytes(bytes)));
+                let place = if probe.server_version.is_some() { " on the server" } else { "" };
+                let size = probe.estimated_bytes.map(|bytes| format!(", about {}{place}", show_bytes(bytes)));
                 let mut details = vec![format!("{}{}", probe.way, size.unwrap_or_default())];
                 details.extend(remarks_on_size(unit.storages.iter().copied(), probe.estimated_bytes));
                 item.detail = Some(details.join("; "));
@@ -210,7 +213,12 @@ impl Work<'_> {
         let _lock = lock::take(&self.config.state_dir, &unit.unit, self.options.wait, self.cx)?;
         let stores: Vec<&Store<'_>> =
             unit.storages.iter().filter_map(|storage| stores::named(&self.stores, &storage.name)).collect();
-        let failed = self.attempts(unit, &stores, item);
+        item.run = self.run_of(&unit.unit, &stores)?;
+        let hooks = Hooks::of(unit, self.config, item.run, self.cx);
+        let failed = match hooks.before() {
+            Ok(()) => self.attempts(unit, &stores, item),
+            Err(error) => vec![error],
+        };
         let committed = item.storages.clone();
         let severity = if committed.is_empty() { Severity::Failure } else { Severity::Partial };
         item.status = match (committed.is_empty(), failed.is_empty()) {
@@ -218,8 +226,11 @@ impl Work<'_> {
             (false, false) => UnitStatus::Partial,
             (false, true) => UnitStatus::Ok,
         };
+        let afterwards = hooks.afterwards(item, &failed);
         problems.extend(failed.into_iter().map(|error| Problem::of(&error.target(&unit.unit), severity)));
+        problems.extend(afterwards.into_iter().map(|error| Problem::of(&error.target(&unit.unit), Severity::Partial)));
         problems.extend(item.warnings.iter().map(|text| notice(Some(unit.unit.as_str()), text.as_str())));
+        problems.extend(item.doubts.iter().map(|text| doubt(&unit.unit, text)));
         for store in stores.iter().filter(|store| committed.iter().any(|name| name == store.name())) {
             if self.options.no_prune || is_interrupted(self.cx) {
                 break;
@@ -238,14 +249,10 @@ impl Work<'_> {
 
     /// Attempts until every storage has it, or trying again can't help; what failed in the end comes back.
     fn attempts(&self, unit: &PlannedUnit<'_>, stores: &[&Store<'_>], item: &mut BackupItem) -> Vec<Error> {
-        let source = (self.source_of)(unit.target);
+        let source = (self.source_of)(unit.target, self.config);
         let job = self.job(unit, source.as_ref());
         let mut missing = stores.to_vec();
         let mut failed = Vec::new();
-        item.run = match self.run_of(&unit.unit, stores) {
-            Ok(run) => run,
-            Err(interrupted) => return vec![interrupted],
-        };
         let mut tries = 0;
         loop {
             let failures = match self.attempt(&job, item.run, &missing) {
@@ -329,6 +336,11 @@ impl Work<'_> {
     }
 }
 
+/// What was stored, and may not be what it ought to be.
+fn doubt(unit: &UnitName, text: &str) -> Problem {
+    Problem::of(&Error::new(Kind::Check, text).step("archive").target(unit), Severity::Partial)
+}
+
 /// Waits before another attempt; an error where it was interrupted.
 fn back_off(unit: &UnitName, tries: u32, cause: &Error, cx: &Context) -> Result<()> {
     let after = BACK_OFF[usize::try_from(tries).unwrap_or(usize::MAX).min(BACK_OFF.len() - 1)];
@@ -344,7 +356,13 @@ fn note(attempt: Attempt, item: &mut BackupItem) -> Vec<Error> {
         item.copies.extend(copies);
         item.id.get_or_insert(attempt.id);
         item.storages.extend(attempt.committed);
-        item.warnings = attempt.warnings;
+        // Of a copy that an earlier attempt made, what was said then is as true as before.
+        let add = |to: &mut Vec<String>, more: Vec<String>| {
+            let new: Vec<String> = more.into_iter().filter(|text| !to.contains(text)).collect();
+            to.extend(new);
+        };
+        add(&mut item.warnings, attempt.warnings);
+        add(&mut item.doubts, attempt.doubts);
         if let Some(passed) = attempt.passed {
             item.bytes = passed.artifact.bytes;
             item.content_bytes = passed.content.bytes;

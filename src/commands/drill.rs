@@ -20,7 +20,7 @@ use crate::host::{Cancel, Context};
 use crate::names::{ProofKind, UnitName};
 use crate::observe::Event;
 use crate::outcome::{DrillItem, DrillStatus, Items, Problem, Severity};
-use crate::source::{Destination, Landing, Source, StageOptions, Staged};
+use crate::source::{Destination, Landing, Source, StageOptions, Staged, volume};
 use select::Subject;
 
 /// `restore --drill`'s options.
@@ -129,7 +129,7 @@ impl Work<'_> {
         item.storage = Some(choice.store.name().to_owned());
         item.bytes = choice.manifest.content.bytes;
         item.warnings.clone_from(&choice.warnings);
-        let source = source_of(target);
+        let source = source_of(target, config);
         let landing = Landing {
             id: choice.manifest.id,
             unit,
@@ -198,7 +198,7 @@ impl Work<'_> {
         }
         self.ask(target, choice, staged.as_mut(), item, &mut failures)?;
         if item.checks.is_empty() && item.compared.as_ref().is_none_or(crate::source::Comparison::is_empty) {
-            failures.push(judge::nothing_compared());
+            failures.push(judge::nothing_compared(choice.manifest.facts.kind == volume::KIND));
         }
         // It is tried out: what is left to do is clean-up, whoever interrupts now.
         Ok(Tried { failures, left: staged.discard().err() })

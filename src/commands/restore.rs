@@ -1,6 +1,8 @@
 //! `restore`: one unit's backup into a fresh place, or its content into a file. The wanted name
 //! appears only when every digest, every exit code and the end of the stream are proven.
 
+mod ground;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,9 +11,9 @@ use crate::catalog;
 use crate::catalog::resolve::When;
 use crate::commands::choose::{self, Choice, Wanted, read_into};
 use crate::commands::drill::judge;
-use crate::commands::stores::source_of;
+use crate::commands::stores::source_for;
 use crate::commands::{Found, notice, warn};
-use crate::config::model::{Config, Target};
+use crate::config::model::{Config, Target, TargetKind, VolumePlace};
 use crate::error::{Error, Kind, Result};
 use crate::host::pipe::StandardOutput;
 use crate::host::{Context, files, lock};
@@ -19,7 +21,7 @@ use crate::observe::Event;
 use crate::outcome::{Items, Problem, RestoreItem, RestoreStatus, Severity};
 use crate::plan::{self, Names};
 use crate::quantity::{show_bytes, show_duration};
-use crate::source::{Destination, Landing, StageOptions, Staged};
+use crate::source::{Destination, Landing, StageOptions, Staged, volume};
 
 /// `restore`'s options.
 #[derive(Debug, Clone)]
@@ -57,7 +59,8 @@ pub enum To {
 pub fn run(config: &Config, options: &Options, cx: &Context) -> Found {
     match restore(config, options, cx) {
         Ok(item) => {
-            let problems = item.warnings.iter().map(|text| notice(Some(&item.unit), text.as_str())).collect();
+            let mut problems: Vec<Problem> = item.warnings.iter().map(|text| notice(Some(&item.unit), text.as_str())).collect();
+            problems.extend(item.doubts.iter().map(|text| doubt(&item.unit, text)));
             Found { items: Items::Restores(vec![item]), problems }
         }
         Err(error) => {
@@ -82,6 +85,7 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
         bytes: choice.manifest.content.bytes,
         seconds: 0.0,
         warnings: choice.warnings.clone(),
+        doubts: Vec::new(),
         notes: Vec::new(),
     };
     let unit = choice.unit.clone();
@@ -111,6 +115,11 @@ fn restore(config: &Config, options: &Options, cx: &Context) -> Result<RestoreIt
     Ok(item)
 }
 
+/// Something that may not be as it was.
+fn doubt(unit: &str, text: &str) -> Problem {
+    Problem::of(&Error::new(Kind::Check, text).step("unpack").target(unit), Severity::Partial)
+}
+
 fn into_place(
     config: &Config,
     choice: &Choice<'_>,
@@ -119,11 +128,11 @@ fn into_place(
     item: &mut RestoreItem,
     cx: &Context,
 ) -> Result<String> {
-    let target = plan::target_of(config, &choice.unit).ok_or_else(|| {
-        Error::new(Kind::Config, format!("the config has no target {}, so there is no server to restore to", choice.unit))
-            .hint("add the target to the config, or take the dump alone with --output FILE")
-    })?;
-    let source = source_of(target);
+    let source = source_for(&choice.manifest, to, config).ok_or_else(|| no_target(choice))?;
+    let target = plan::target_of(config, &choice.unit);
+    if let Some(path) = place_of_files(target, to) {
+        ground::check(config, path)?;
+    }
     let landing = Landing {
         unit: &choice.unit,
         id: choice.manifest.id,
@@ -139,15 +148,26 @@ fn into_place(
     }
     item.warnings.extend(warnings);
     if options.dry_run {
-        let kept = if options.stage.replace { "; a database that is there would stay as NAME_before_..." } else { "" };
-        return Ok(describe(target, to) + kept);
+        let kept = match options.stage.replace {
+            true if is_volume(choice) => "; what is there would stay beside it, under another name",
+            true => "; a database that is there would stay as NAME_before_...",
+            false => "",
+        };
+        return Ok(describe(choice, to) + kept);
     }
     let _lock = lock::take(&config.state_dir, &choice.unit, options.wait, cx)?;
+    if let Some(mut look) = source.look_first(&landing, cx)? {
+        let text = format!("{}: reading the whole backup first, as it is written in place", choice.unit);
+        cx.observer.event(Event::Note { text });
+        read_into(choice, &mut look, cx)?;
+        look.finish()?;
+    }
     let mut sink = source.stage(&landing, cx)?;
     read_into(choice, &mut sink, cx)?;
     let mut staged = sink.finish()?;
     cx.cancel.check()?;
-    if options.stage.replace && !choice.unit.is_globals() {
+    // To count files costs little.
+    if is_volume(choice) || (options.stage.replace && !choice.unit.is_globals()) {
         prove(choice, target, staged.as_mut(), item, cx)?;
     }
     let published = staged.publish()?;
@@ -155,18 +175,28 @@ fn into_place(
         warn(cx, choice.unit.as_str(), text);
     }
     item.warnings.extend(published.warnings);
+    item.doubts = published.doubts;
     item.notes = published.notes;
     Ok(published.place)
 }
 
 /// Holds what is to take a live one's place against what was dumped, and asks it the target's own questions.
-fn prove(choice: &Choice<'_>, target: &Target, staged: &mut dyn Staged, item: &mut RestoreItem, cx: &Context) -> Result<()> {
-    let not_swapped = |error: Error| {
-        let what = format!("nothing is replaced: {}", error.cause());
-        error
-            .restated(what)
-            .hint("restore it beside the live one with --to-database NEWNAME and look, or choose another backup with --at")
+fn prove(
+    choice: &Choice<'_>,
+    target: Option<&Target>,
+    staged: &mut dyn Staged,
+    item: &mut RestoreItem,
+    cx: &Context,
+) -> Result<()> {
+    let (what, hint) = if is_volume(choice) {
+        ("nothing was put in place", "choose another backup with --at, or take the plain tar with --output FILE and look")
+    } else {
+        (
+            "nothing is replaced",
+            "restore it beside the live one with --to-database NEWNAME and look, or choose another backup with --at",
+        )
     };
+    let not_swapped = |error: Error| error.restated(format!("{what}: {}", error.cause())).hint(hint);
     match catalog::inventory::read(choice.store.storage.as_ref(), &choice.entry, &choice.manifest, cx) {
         Ok(Some(inventory)) => {
             if let Some(error) = judge::differences(&staged.compare(&inventory)?) {
@@ -180,6 +210,7 @@ fn prove(choice: &Choice<'_>, target: &Target, staged: &mut dyn Staged, item: &m
             passed_over(choice, &text, item, cx);
         }
     }
+    let Some(target) = target.filter(|_| !is_volume(choice)) else { return Ok(()) };
     for check in judge::asked(target, &choice.unit, choice.manifest.facts.database.as_deref())? {
         let (_, failure) = judge::answered(check, staged.check(&check.sql))?;
         if let Some(error) = failure {
@@ -195,10 +226,44 @@ fn passed_over(choice: &Choice<'_>, text: &str, item: &mut RestoreItem, cx: &Con
     item.warnings.push(text.to_owned());
 }
 
-fn describe(target: &Target, to: &Destination) -> String {
+fn is_volume(choice: &Choice<'_>) -> bool {
+    choice.manifest.facts.kind == volume::KIND
+}
+
+fn no_target(choice: &Choice<'_>) -> Error {
+    let unit = &choice.unit;
+    let (cause, hint) = if is_volume(choice) {
+        (
+            format!("the config has no volume target {unit}, so nothing says where its own place is"),
+            "say where it goes: --to-path DIR or --to-volume NAME; or take the tar with --output FILE",
+        )
+    } else {
+        (
+            format!("the config has no target {unit}, so there is no server to restore to"),
+            "add the target to the config, or take the dump alone with --output FILE",
+        )
+    };
+    Error::new(Kind::Config, cause).hint(hint)
+}
+
+/// The directory or file that is written, where one is.
+fn place_of_files<'a>(target: Option<&'a Target>, to: &'a Destination) -> Option<&'a Path> {
+    match (to, target.map(|target| &target.kind)) {
+        (Destination::Directory(path), _) => Some(path),
+        (Destination::Own, Some(TargetKind::Volume(volume))) => match &volume.place {
+            VolumePlace::Path(path) => Some(path),
+            VolumePlace::Named(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn describe(choice: &Choice<'_>, to: &Destination) -> String {
     match to {
-        Destination::Own => format!("its own place, by target {}", target.name),
+        Destination::Own => format!("its own place, by target {}", choice.manifest.target),
         Destination::Database(name) => format!("database {name}"),
+        Destination::Directory(path) => format!("directory {}", path.display()),
+        Destination::Volume(name) => format!("volume {name}"),
         Destination::Drill => "a scratch place".to_owned(),
     }
 }

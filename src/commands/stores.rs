@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::backups::Backup;
+use crate::catalog::manifest::Manifest;
 use crate::catalog::{self, Entry, Seen, Survey};
 use crate::config::model::{Config, S3Settings, StorageConfig, StorageKind, Target, TargetKind};
 use crate::error::Result;
@@ -12,8 +13,9 @@ use crate::host::Context;
 use crate::names::{Escaped, UnitName};
 use crate::plan;
 use crate::quantity::show_bytes;
-use crate::source::Source;
 use crate::source::postgres::Postgres;
+use crate::source::volume::{self, OwnPlace, Volume};
+use crate::source::{Destination, Source};
 use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::storage::s3::S3;
@@ -98,9 +100,29 @@ pub(super) fn named<'s, 'a>(stores: &'s [Store<'a>], name: &str) -> Option<&'s S
 }
 
 /// The source of a target.
-pub(super) fn source_of(target: &Target) -> Box<dyn Source> {
+pub(super) fn source_of(target: &Target, whole: &Config) -> Box<dyn Source> {
+    let name = target.name.clone();
     match &target.kind {
-        TargetKind::Postgres(postgres) => Box::new(Postgres::new(target.name.clone(), postgres.as_ref().clone())),
+        TargetKind::Postgres(postgres) => Box::new(Postgres::new(name, postgres.as_ref().clone())),
+        TargetKind::Volume(volume) => {
+            let own = OwnPlace::all(whole, &target.storages);
+            Box::new(Volume::new(name, volume.as_ref().clone(), whole.state_dir.clone()).beside(own))
+        }
+    }
+}
+
+/// The source that takes a backup back: its target's, where the config has one of its kind. Files need none, to be unpacked
+/// in a place that is named.
+pub(super) fn source_for(manifest: &Manifest, to: &Destination, config: &Config) -> Option<Box<dyn Source>> {
+    let is_volume = manifest.facts.kind == volume::KIND;
+    let target = plan::target_of(config, &manifest.unit);
+    let fits = |target: &&Target| !is_volume || matches!(target.kind, TargetKind::Volume(_));
+    match (target.filter(fits), to) {
+        (Some(target), _) => Some(source_of(target, config)),
+        (None, Destination::Directory(_) | Destination::Volume(_)) if is_volume => {
+            Some(Box::new(Volume::without_target(manifest.target.clone(), to, config.state_dir.clone())))
+        }
+        (None, _) => None,
     }
 }
 

@@ -61,7 +61,7 @@ type Looked = (String, Result<Vec<String>>);
 
 /// A target that is one unit, or one that is several with each of them: all are looked at, whatever one lacks.
 fn target_works(target: &Target, config: &Config, cx: &Context) -> Vec<Looked> {
-    let source = source_of(target);
+    let source = source_of(target, config);
     let subject = format!("target {}", target.name);
     let storages: Vec<&StorageConfig> = target.storages.iter().filter_map(|name| config.storage(name)).collect();
     let named = |error: Error| error.target(&target.name);
@@ -87,7 +87,8 @@ fn target_works(target: &Target, config: &Config, cx: &Context) -> Vec<Looked> {
 /// Tools, versions, login and privileges. What a backup would fail on, or lack, is a failure here.
 fn unit_works(source: &dyn Source, unit: &UnitName, storages: &[&StorageConfig], cx: &Context) -> Result<Vec<String>> {
     let probe = source.probe(unit, cx).and_then(readable)?;
-    let mut details = vec![format!("server {}, {}", probe.server_version.unwrap_or_default(), probe.way)];
+    let server = probe.server_version.map(|version| format!("server {version}, "));
+    let mut details = vec![format!("{}{}", server.unwrap_or_default(), probe.way)];
     details.extend(probe.estimated_bytes.map(|bytes| format!("about {}", show_bytes(bytes))));
     details.extend(remarks_on_size(storages.iter().copied(), probe.estimated_bytes));
     details.extend(probe.warnings);

@@ -1,5 +1,7 @@
 //! The configuration as the rest of the program sees it: checked, with defaults filled in.
 
+mod volume;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use chrono_tz::Tz;
 
 use crate::config::secret::Secret;
 use crate::names::{HostName, TargetName, UnitName};
+
+pub use volume::{Archiver, Container, ContainerName, Held, Hold, HoldBy, Hooks, Volume, VolumeDrill, VolumePlace};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -148,6 +152,8 @@ pub struct Target {
     pub retries: u32,
     /// A cron line, checked; nothing here runs by itself.
     pub schedule: Option<String>,
+    /// The user's own commands around it.
+    pub hooks: Option<Hooks>,
     /// What it is.
     pub kind: TargetKind,
 }
@@ -157,6 +163,7 @@ impl Target {
     pub fn units(&self) -> Vec<UnitName> {
         match &self.kind {
             TargetKind::Postgres(postgres) => postgres.known_units(&self.name),
+            TargetKind::Volume(_) => vec![UnitName::of_target(&self.name)],
         }
     }
 
@@ -164,6 +171,7 @@ impl Target {
     pub fn asks_for_units(&self) -> bool {
         match &self.kind {
             TargetKind::Postgres(postgres) => matches!(postgres.databases, Databases::All { .. }),
+            TargetKind::Volume(_) => false,
         }
     }
 
@@ -177,6 +185,7 @@ impl Target {
     pub fn checks(&self) -> &[Check] {
         match &self.kind {
             TargetKind::Postgres(postgres) => &postgres.checks,
+            TargetKind::Volume(_) => &[],
         }
     }
 
@@ -191,6 +200,8 @@ impl Target {
 pub enum TargetKind {
     /// A PostgreSQL server's databases.
     Postgres(Box<Postgres>),
+    /// A directory, a file or a volume.
+    Volume(Box<Volume>),
 }
 
 /// A question that a drill puts to what it restored.
@@ -232,6 +243,8 @@ pub struct Postgres {
     pub filter: DumpFilter,
     /// Where alone the client programs are looked for.
     pub client_bin: Option<PathBuf>,
+    /// The container that the server lives in, and its client programs are run in.
+    pub container: Option<Container>,
     /// Objects that a restore of a custom archive loads at once.
     pub jobs: Option<NonZeroU32>,
     /// What a drill asks.
@@ -305,6 +318,8 @@ pub enum DrillPlace {
     /// One of its own, made for the drill and gone after it.
     #[default]
     Temporary,
+    /// The same in a container of its own, of the image that the target's container has.
+    Container,
     /// The target's own server.
     Same,
     /// Another server.

@@ -2,15 +2,18 @@
 //! configuration or every mistake. It connects to nothing and changes nothing.
 
 mod common;
+mod containers;
 mod databases;
 mod drills;
 mod dump;
 mod extra_args;
+mod hooks;
 mod postgres;
 mod s3;
 mod secrets;
 mod storages;
 mod targets;
+mod volume;
 
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;

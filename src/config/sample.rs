@@ -84,6 +84,6 @@ mod tests {
             .map(|line| if line.contains(MARK) { uncommented(line) } else { line.to_owned() })
             .collect();
         let config = read_as_root(&with_a_secret_file(&text.join("\n"), dir.path()), &secrets());
-        assert_eq!((config.storages.len(), config.targets.len()), (3, 3));
+        assert_eq!((config.storages.len(), config.targets.len()), (3, 8));
     }
 }

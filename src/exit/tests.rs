@@ -24,6 +24,7 @@ fn units(statuses: &[UnitStatus]) -> Items {
         storages: Vec::new(),
         detail: None,
         warnings: Vec::new(),
+        doubts: Vec::new(),
         pruned: Vec::new(),
     };
     Items::Backups(statuses.iter().map(unit).collect())

@@ -6,7 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdir, open, renameat_with, statvfs};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdir, open, openat, renameat_with, statvfs};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
@@ -29,6 +30,18 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
     }
     sync_dir(parent(path))
+}
+
+/// Makes a directory and those above it that are missing, private.
+pub fn create_private_dirs(path: &Path) -> io::Result<()> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    for above in path.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+        if above.is_dir() {
+            break;
+        }
+        missing.push(above.to_owned());
+    }
+    missing.iter().rev().try_for_each(|path| create_private_dir(path))
 }
 
 /// Makes sure that names made in or removed from a directory survive a power cut.
@@ -86,15 +99,20 @@ pub fn read_short(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Opens a regular file for reading. A link, a pipe or a device in its place is an error, at once.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    open_regular_with(path, OFlags::RDONLY)
+    open_regular_with(CWD, path, OFlags::RDONLY)
+}
+
+/// The same below an open directory: the path may then be as long as a path can be.
+pub fn open_regular_below(top: impl AsFd, path: &Path) -> io::Result<File> {
+    open_regular_with(top, path, OFlags::RDONLY)
 }
 
 /// The same with other flags: for a lock's file.
-pub(super) fn open_regular_with(path: &Path, flags: OFlags) -> io::Result<File> {
+pub(super) fn open_regular_with(top: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
     // Without NONBLOCK a FIFO would wait for its other end.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let no_file = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
+    let file = match openat(top, path, flags, Mode::RUSR | Mode::WUSR) {
         Err(Errno::LOOP) => return no_file("it is a symbolic link, not a regular file"),
         Err(Errno::NXIO) => return no_file("it is not a regular file"),
         file => file?,
@@ -103,6 +121,19 @@ pub(super) fn open_regular_with(path: &Path, flags: OFlags) -> io::Result<File> 
         return no_file("it is not a regular file");
     }
     Ok(file.into())
+}
+
+/// A path without links, as far as it is there.
+pub fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let known = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match known {
+        Some((above, real)) => match absolute.strip_prefix(above) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => absolute,
+    }
 }
 
 /// A directory with mode 0700 below `base`, with a name of its own, that removes itself when dropped.
@@ -183,6 +214,12 @@ pub fn is_root() -> bool {
 /// Our user's number.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Whether we are a member of this group.
+pub fn is_own_group(gid: u32) -> bool {
+    let own = rustix::process::getegid().as_raw() == gid;
+    own || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
 }
 
 /// Our home directory as `/etc/passwd` has it.

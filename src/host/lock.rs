@@ -3,16 +3,16 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use super::files::{create_private_dir, open_regular_with};
+use super::files::{create_private_dirs, open_regular_with};
 use crate::error::{Error, Kind, Result};
 use crate::names::UnitName;
 use crate::quantity::show_duration;
@@ -40,10 +40,10 @@ struct Holder {
 pub fn take(state_dir: &Path, unit: &UnitName, wait: Option<Duration>, cx: &Context) -> Result<Lock> {
     let unusable = |error| unusable(state_dir, error);
     let locks = state_dir.join("locks");
-    create_with_parents(&locks).map_err(unusable)?;
+    create_private_dirs(&locks).map_err(unusable)?;
     let path = locks.join(format!("{}.lock", unit.escaped()));
     let until = wait.and_then(|wait| Instant::now().checked_add(wait));
-    let mut file = open_regular_with(&path, OFlags::RDWR | OFlags::CREATE).map_err(unusable)?;
+    let mut file = open_regular_with(CWD, &path, OFlags::RDWR | OFlags::CREATE).map_err(unusable)?;
     loop {
         cx.cancel.check()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -106,21 +106,10 @@ fn unusable(state_dir: &Path, error: io::Error) -> Error {
         .source(error)
 }
 
-/// Makes a directory and those above it that are missing, private.
-fn create_with_parents(path: &Path) -> io::Result<()> {
-    let mut missing: Vec<PathBuf> = Vec::new();
-    for above in path.ancestors().filter(|above| !above.as_os_str().is_empty()) {
-        if above.is_dir() {
-            break;
-        }
-        missing.push(above.to_owned());
-    }
-    missing.iter().rev().try_for_each(|path| create_private_dir(path))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use super::*;

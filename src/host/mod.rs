@@ -7,7 +7,12 @@ pub mod clock;
 pub mod files;
 pub mod pipe;
 pub mod process;
+pub mod tree;
+pub mod marked;
+#[allow(clippy::trivially_copy_pass_by_ref)] // an engine may come to know more of itself than its kind
+pub mod engine;
 pub mod lock;
+pub mod journal;
 pub mod signals;
 pub mod wake;
 

@@ -4,6 +4,7 @@ use super::table::{Table, visible};
 use super::text::{Look, bytes, plain};
 use crate::outcome::{TableItem, TablesItem};
 use crate::quantity::show_bytes;
+use crate::source::FileCounts;
 
 /// A table for each unit, with a line before it that says of which backup, and its sums.
 pub(super) fn tables(units: &[TablesItem], look: &Look) -> String {
@@ -16,6 +17,9 @@ fn of_unit(unit: &TablesItem, look: &Look) -> String {
         None => "no whole backup before it to count growth from".to_owned(),
     };
     let mut text = format!("{}: {}, {since}\n", visible(&unit.unit), visible(&unit.id));
+    if let Some(files) = &unit.files {
+        return text + &format!("a volume, without tables: {}\n", of_volume(files, unit.files_before.as_ref()));
+    }
     let (there, gone): (Vec<_>, Vec<_>) = unit.tables.iter().partition(|table| table.rows.is_some());
     if !unit.tables.is_empty() {
         let mut shown = Table::new(&["SCHEMA.TABLE", "ROWS", "BYTES", "GROWTH"], &["ROWS", "BYTES", "GROWTH"]);
@@ -51,6 +55,15 @@ fn of_unit(unit: &TablesItem, look: &Look) -> String {
     }));
     parts.extend(unit.roles.map(|count| many(count, "role")));
     text + &format!("total: {}\n", parts.join("; "))
+}
+
+fn of_volume(files: &FileCounts, before: Option<&FileCounts>) -> String {
+    let FileCounts { files: regular, directories, links, others, bytes } = *files;
+    let directories = format!("{directories} director{}", if directories == 1 { "y" } else { "ies" });
+    let counts = format!("{}, {directories}, {}, {}", many(regular, "file"), many(links, "link"), many(others, "other"));
+    let growth = before
+        .map(|before| format!("; growth {} in files, {} in bytes", change(regular, before.files), change(bytes, before.bytes)));
+    format!("{counts}, {}{}", show_bytes(bytes), growth.unwrap_or_default())
 }
 
 /// As SQL has it, so that a dot in a name parts nothing.

@@ -116,6 +116,7 @@ fn backup(unit: &str, status: UnitStatus) -> BackupItem {
         storages: vec!["local".into(), "offsite".into()],
         detail: None,
         warnings: Vec::new(),
+        doubts: Vec::new(),
         pruned: Vec::new(),
     }
 }
@@ -306,6 +307,7 @@ fn a_backup_is_one_line_a_unit_and_a_total() {
     ];
     units[0].pruned = decisions(true);
     units[1].warnings = vec!["2 large objects".into()];
+    units[1].doubts = vec!["a file changed".into()];
     let mut outcome = outcome("backup", Items::Backups(units));
     outcome.problems = vec![problem(Severity::Failure)];
     insta::assert_snapshot!(shown(desk(), &outcome, FAILED), @"
@@ -319,7 +321,7 @@ fn a_backup_is_one_line_a_unit_and_a_total() {
     error: app: dump: pg_dump exited with code 1: ERROR:  permission denied
         LINE 1: x
       hint: grant select, or use another user
-    backup: 2 units ok, 1 partial, 1 failed, 621.6 MiB in 41s, 1 deleted by retention (207.2 MiB)
+    backup: 2 units ok (1 in doubt), 1 partial, 1 failed, 621.6 MiB in 41s, 1 deleted by retention (207.2 MiB)
     ");
 }
 
@@ -427,6 +429,7 @@ fn a_restore_says_what_went_where() {
         bytes: 888_827_272,
         seconds: 83.0,
         warnings: vec!["role app is missing".into()],
+        doubts: Vec::new(),
         notes: vec!["to drop it: DROP DATABASE \"mordor_before\";".into()],
     };
     let planned = RestoreItem { status: RestoreStatus::Planned, warnings: Vec::new(), notes: Vec::new(), ..done.clone() };
@@ -466,7 +469,7 @@ fn json_is_there_on_errors_too() {
     let mut outcome = outcome("backup", Items::Backups(vec![backup("app", UnitStatus::Failed)]));
     outcome.problems = vec![problem(Severity::Failure)];
     insta::assert_snapshot!(shown(json, &outcome, FAILED), @r#"
-    {"schema":1,"command":"backup","exit_code":1,"outcome":"failed","dry_run":false,"started":"2026-06-12T03:00:00Z","finished":"2026-06-12T03:00:41Z","items":[{"unit":"app","status":"failed","id":null,"run":"20260612_030000Z","bytes":0,"content_bytes":0,"seconds":40.6,"storages":["local","offsite"],"copies":[],"detail":null,"warnings":[],"pruned":[]}],"problems":[{"severity":"failure","kind":"child","target":"app","step":"dump","storage":null,"cause":"pg_dump exited with code 1: ERROR:  permission denied\nLINE 1:\tx","hint":"grant select, or use another user"}]}
+    {"schema":1,"command":"backup","exit_code":1,"outcome":"failed","dry_run":false,"started":"2026-06-12T03:00:00Z","finished":"2026-06-12T03:00:41Z","items":[{"unit":"app","status":"failed","id":null,"run":"20260612_030000Z","bytes":0,"content_bytes":0,"seconds":40.6,"storages":["local","offsite"],"copies":[],"detail":null,"warnings":[],"doubts":[],"pruned":[]}],"problems":[{"severity":"failure","kind":"child","target":"app","step":"dump","storage":null,"cause":"pg_dump exited with code 1: ERROR:  permission denied\nLINE 1:\tx","hint":"grant select, or use another user"}]}
     --- stderr
     app: failed
     error: app: dump: pg_dump exited with code 1: ERROR:  permission denied

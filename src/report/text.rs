@@ -285,7 +285,7 @@ fn is_deleted(entry: &PruneItem) -> bool {
     entry.decision == PruneDecision::Delete && entry.done
 }
 
-/// `3 units ok, 1 failed`.
+/// `3 units ok (1 in doubt), 1 failed`.
 fn counts(units: &[BackupItem]) -> String {
     let mut parts: Vec<String> = Vec::new();
     for status in [UnitStatus::Ok, UnitStatus::Partial, UnitStatus::Failed, UnitStatus::Skipped] {
@@ -296,7 +296,9 @@ fn counts(units: &[BackupItem]) -> String {
                 (true, _) => " units",
                 _ => "",
             };
-            parts.push(format!("{count}{noun} {}", status.word()));
+            let doubted = units.iter().filter(|unit| unit.status == status && !unit.doubts.is_empty()).count();
+            let doubted = if doubted > 0 { format!(" ({doubted} in doubt)") } else { String::new() };
+            parts.push(format!("{count}{noun} {}{doubted}", status.word()));
         }
     }
     parts.join(", ")

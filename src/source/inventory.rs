@@ -19,6 +19,9 @@ pub struct Inventory {
     /// Roles, in that of a server's globals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<String>>,
+    /// Files and directories, in that of a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileCounts>,
 }
 
 /// One table of an inventory.
@@ -56,6 +59,21 @@ pub struct LargeObjects {
     pub bytes: u64,
 }
 
+/// The files of an inventory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// Regular files; one with several names is one.
+    pub files: u64,
+    /// Directories, the root among them.
+    pub directories: u64,
+    /// Symbolic links, and further names of files.
+    pub links: u64,
+    /// FIFOs and devices.
+    pub others: u64,
+    /// Bytes of the files' contents, holes too.
+    pub bytes: u64,
+}
+
 /// What was compared, and what differed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
@@ -69,6 +87,13 @@ pub struct Comparison {
     pub large_objects: u64,
     /// Roles compared.
     pub roles: u64,
+    /// Files, directories, links and others compared.
+    pub files: u64,
+    /// The same, each kind by itself, and the files' bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<FileCounts>,
+    /// Files whose digests were compared.
+    pub digests: u64,
     /// Nothing was there that could hold data, neither when it was dumped nor now: that is compared, too.
     pub empty: bool,
     /// One clause each: `public.orders has 24999 rows, 25000 were dumped`.
@@ -78,6 +103,6 @@ pub struct Comparison {
 impl Comparison {
     /// Whether there was nothing that could be compared: that proves nothing.
     pub fn is_empty(&self) -> bool {
-        !self.empty && self.tables + self.sequences + self.large_objects + self.roles == 0
+        !self.empty && self.tables + self.sequences + self.large_objects + self.roles + self.files == 0
     }
 }

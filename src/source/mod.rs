@@ -3,10 +3,11 @@
 
 mod inventory;
 pub mod postgres;
+pub mod volume;
 
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::host::Context;
 use crate::names::{Id, UnitName};
 
-pub use inventory::{Comparison, Inventory, LargeObjects, SequenceState, TableCount};
+pub use inventory::{Comparison, FileCounts, Inventory, LargeObjects, SequenceState, TableCount};
 
 /// Something that can be captured and staged again.
 pub trait Source: Send + Sync {
@@ -34,6 +35,12 @@ pub trait Source: Send + Sync {
     /// Looks whether a stream with these facts could be restored there, and changes nothing. `Refused`
     /// where the destination must not be touched, or lacks what the stream needs. Warnings come back.
     fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>>;
+
+    /// What a stream must have passed through, and be proven whole, before it goes there; where it is written in place, and
+    /// not first into a scratch place.
+    fn look_first(&self, _landing: &Landing<'_>, _cx: &Context) -> Result<Option<Box<dyn Look>>> {
+        Ok(None)
+    }
 
     /// Makes a scratch place for a stream that was captured with these facts. Fails before anything
     /// is made when the destination must not be touched or lacks what the stream needs.
@@ -87,6 +94,8 @@ pub struct CaptureInfo {
     pub inventory: Inventory,
     /// What a person should know of it.
     pub warnings: Vec<String>,
+    /// What puts its data in doubt, though it is whole as a stream: a file that changed while it was read.
+    pub doubts: Vec<String>,
 }
 
 /// What a manifest keeps about the source, and a restore needs.
@@ -117,6 +126,10 @@ pub enum Destination {
     Own,
     /// A database of this name on the target's server, likewise.
     Database(String),
+    /// A directory of this machine, likewise.
+    Directory(PathBuf),
+    /// A volume of a container engine, likewise; it is made where it is absent.
+    Volume(String),
     /// A scratch place that is never published, where the target's `drill:` says.
     Drill,
 }
@@ -137,6 +150,8 @@ pub struct StageOptions {
     pub missing_roles: bool,
     /// Objects loaded at once, where the format can.
     pub jobs: Option<NonZeroU32>,
+    /// Containers that use the destination are stopped meanwhile.
+    pub stop: bool,
 }
 
 /// A stream's way back: what it is and where it goes.
@@ -158,6 +173,12 @@ pub struct Landing<'a> {
     pub state_dir: &'a Path,
 }
 
+/// Takes a stream, and does nothing with it but to look whether it may be taken back.
+pub trait Look: Write + Send {
+    /// After the last byte.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
 /// Takes a stream back into a scratch place. Dropped before [`Sink::finish`] it removes all that
 /// it made.
 pub trait Sink: Write + Send {
@@ -173,6 +194,8 @@ pub struct Published {
     pub place: String,
     /// What is not as it was in the source, one clause each.
     pub warnings: Vec<String>,
+    /// The same, where what is missing may be missed: an attribute that the file system does not take.
+    pub doubts: Vec<String>,
     /// What else a person needs to know, a line each: what became of the former one, and the commands for it.
     pub notes: Vec<String>,
 }

@@ -3,8 +3,10 @@
 
 mod buckets;
 mod commands;
+mod compose;
 mod drills;
 mod quickstart;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -116,11 +118,13 @@ fn every_block_is_run_or_read_or_known_to_be_neither() {
         match words[..] {
             ["sh", "untested"] => assert!(UNTESTED.contains(&block.text.as_str()), "{place} is not run by any test"),
             ["sh" | "crontab"] => {
-                let run = ["README.md", "QUICKSTART.md"].contains(&block.page.as_str());
+                let run = ["README.md", "QUICKSTART.md", compose::PAGE].contains(&block.page.as_str());
                 assert!(run || (words == ["crontab"] && block.page == drills::PAGE), "{place}: no test runs it");
             }
-            // `buckets.rs` runs the pruner, and holds the policies against a server.
-            ["yaml" | "sql" | "sh" | "json", ..] | ["crontab", "pruner"] if block.page == "QUICKSTART.md" => {}
+            // `buckets.rs` runs the pruner, and holds the policies against a server; `compose.rs` runs the Compose host.
+            ["yaml" | "sql" | "sh" | "json", ..] | ["crontab", "pruner" | "compose"] if block.page == "QUICKSTART.md" => {}
+            // `compose.rs` runs it.
+            ["sh", "newhost"] | ["yaml", _] if block.page == compose::PAGE => {}
             // `role.rs` runs it.
             ["sql"] if block.page == "docs/postgres-role.md" => {}
             // `drills.rs` runs the job.
@@ -139,7 +143,9 @@ fn every_block_is_run_or_read_or_known_to_be_neither() {
 fn every_configuration_is_valid_where_its_variables_are_set() {
     let mut configs: Vec<(String, String, String)> = Vec::new();
     for page in pages() {
-        let is_config = |block: &Block| block.info.starts_with("yaml") && block.info != "yaml ci";
+        // A CI job and a Compose file are other programs'.
+        let foreign = ["yaml ci", compose::FILE];
+        let is_config = |block: &Block| block.info.starts_with("yaml") && !foreign.contains(&block.info.as_str());
         let whole = page.blocks().into_iter().filter(is_config);
         configs.extend(whole.map(|block| (format!("{}:{}", page.path, block.line), block.text, page.text.clone())));
         configs.extend(fragments(&page).map(|text| (page.path.clone(), text, page.text.clone())));
@@ -156,6 +162,10 @@ fn every_configuration_is_valid_where_its_variables_are_set() {
         // The files that the text has made before.
         let values = config.lines().filter(|line| !line.trim_start().starts_with('#'));
         for name in values.flat_map(|line| line.split("{ file: ").skip(1)).filter_map(|rest| Some(rest.split_once(" }")?.0)) {
+            // A Compose file, which is not read.
+            if name.contains(", service: ") {
+                continue;
+            }
             assert!(name.starts_with('/') || around.contains(&format!(">{name}\n")), "{place}: the text does not make {name}");
             test.write(name, "change-me");
         }
@@ -185,7 +195,7 @@ fn required_variables(config: &str) -> BTreeSet<String> {
 
 const COMMANDS: [&str; 6] = ["generate", "validate", "backup", "list", "restore", "prune"];
 /// Programs whose options are not ours.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 17] = [
     "aws",
     "cargo",
     "create-bucket",
@@ -200,9 +210,12 @@ const FOREIGN: [&str; 16] = [
     "psql",
     "rclone",
     "setpriv",
-    "strace",
     "sha256sum",
+    "strace",
+    "tar",
 ];
+/// Options of tar that are named without it.
+const OF_TAR: [&str; 2] = ["--acls", "--exclude"];
 
 #[test]
 fn every_option_that_is_named_is_in_the_help_of_its_command() {
@@ -222,7 +235,9 @@ fn every_option_that_is_named_is_in_the_help_of_its_command() {
                     seen += 1;
                     let known = match command_of(part) {
                         Some(command) => helps[command].contains(option),
-                        None if part.trim_start().starts_with('-') => helps.values().any(|help| help.contains(option)),
+                        None if part.trim_start().starts_with('-') => {
+                            OF_TAR.contains(&option) || helps.values().any(|help| help.contains(option))
+                        }
                         None => FOREIGN.iter().any(|name| part.trim_start().starts_with(name)),
                     };
                     if !known {

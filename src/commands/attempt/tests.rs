@@ -77,6 +77,7 @@ impl Capture for FakeCapture {
             facts,
             inventory: Inventory { schema: 1, tables: vec![table], ..Inventory::default() },
             warnings: Vec::new(),
+            doubts: Vec::new(),
         })
     }
 }

@@ -49,7 +49,7 @@ impl Work<'_> {
 
     /// The units of one target; each attempt has the target's time.
     fn units_of(&self, target: &Target, unit: &UnitName) -> Result<Units> {
-        let source = (self.source_of)(target);
+        let source = (self.source_of)(target, self.config);
         let mut tries = 0;
         loop {
             let cx = self.cx.with_cancel(self.cx.cancel.child(target.timeout)?);

@@ -46,7 +46,7 @@ impl Night {
             run: RunId::starting(self.cx.clock.now()),
             pool: Pool::new(std::num::NonZeroUsize::MIN).unwrap(),
             stores: stores.collect(),
-            source_of: |_| Box::new(Fake::default()),
+            source_of: |_, _| Box::new(Fake::default()),
             cx: &self.cx,
         };
         let answers = plan::Answers::default();
@@ -111,6 +111,19 @@ fn an_attempt_for_one_storage_is_under_a_new_id_and_asks_nothing_of_the_others()
     assert_eq!(ids, [("first", true), ("third", true), ("second", false)]);
     assert!(item.copies.iter().all(|copy| copy.id.run() == item.run));
     assert_eq!(night.memories.each_ref().map(|memory| memory.calls(Call::Upload)), [1, 2, 1]);
+}
+
+#[test]
+fn what_one_attempts_copy_is_in_doubt_for_is_told_whatever_the_next_one_says() {
+    let night = Night::new(|text| text);
+    let (mut item, _) = night.run();
+    for (storage, doubts, warnings) in [("first", vec!["a shrank"], vec![]), ("second", vec![], vec!["b is gone"])] {
+        let texts = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
+        let id = item.id.unwrap();
+        let (doubts, warnings) = (texts(doubts), texts(warnings));
+        note(Attempt { id, committed: vec![storage.into()], failed: Vec::new(), passed: None, warnings, doubts }, &mut item);
+    }
+    assert_eq!((item.doubts, item.warnings), (vec!["a shrank".to_owned()], vec!["b is gone".to_owned()]));
 }
 
 #[test]

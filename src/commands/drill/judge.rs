@@ -95,7 +95,12 @@ pub(in crate::commands) fn differences(compared: &Comparison) -> Option<Error> {
 }
 
 /// Nothing was held against anything: that must not look like a proof.
-pub(super) fn nothing_compared() -> Error {
+pub(super) fn nothing_compared(is_volume: bool) -> Error {
+    if is_volume {
+        return Error::new(Kind::Check, "nothing was compared: the backup has no inventory of its files")
+            .hint("take a new backup, and drill that")
+            .step("compare");
+    }
     Error::new(Kind::Check, "nothing was compared: the dump holds no table with data, no sequence and no large object")
         .hint("say by `checks:` in the target what the restored database must answer")
         .step("compare")

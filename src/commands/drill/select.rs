@@ -110,9 +110,13 @@ fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(V
 
 /// Where a target's drills restore to, for a person.
 pub(super) fn place_of(target: &Target) -> String {
-    let TargetKind::Postgres(postgres) = &target.kind;
+    let postgres = match &target.kind {
+        TargetKind::Postgres(postgres) => postgres,
+        TargetKind::Volume(_) => return "a scratch directory".to_owned(),
+    };
     match &postgres.drill.place {
         DrillPlace::Temporary => "a temporary server".to_owned(),
+        DrillPlace::Container => "a temporary container of its server's image".to_owned(),
         DrillPlace::Same => "a scratch database on the target's own server".to_owned(),
         DrillPlace::Server(server) => match &server.host {
             Some(host) => format!("a scratch database on {host}"),

@@ -46,6 +46,7 @@ impl Listing<'_> {
             Some(before) => self.inventory_of(&before)?.map(|inventory| (before.backup.stem.id, inventory)),
             None => None,
         };
+        let files_before = before.as_ref().and_then(|(_, inventory)| inventory.files);
         let (before, counts_before) = before.map(|(id, inventory)| (id.to_string(), inventory.tables)).unzip();
         Ok(Some(TablesItem {
             unit: row.unit.to_string(),
@@ -56,6 +57,8 @@ impl Listing<'_> {
             large_objects: inventory.large_objects.map(|objects| objects.count),
             large_object_bytes: inventory.large_objects.map(|objects| objects.bytes),
             roles: inventory.roles.map(|roles| roles.len() as u64),
+            files: inventory.files,
+            files_before,
         }))
     }
 

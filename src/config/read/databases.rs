@@ -92,8 +92,11 @@ fn known_once(walk: &Walk<'_>, fields: &Fields<'_>, one: Option<&Node>, several:
         }
         (None, Some(false)) => {
             let set = |name| walk.env().get_os(name).is_some_and(|value| !value.is_empty());
-            let later = ["container", "compose"].iter().any(|key| fields.get(key).is_some());
-            if !later && !set("PGDATABASE") && !set("PGSERVICE") {
+            let in_container = ["container", "compose"].iter().any(|key| fields.get(key).is_some());
+            if in_container {
+                let hint = "write database: NAME or databases: all; this machine's variables do not count in a container";
+                walk.wrong(fields.node, "it names no database", Some(hint.into()));
+            } else if !set("PGDATABASE") && !set("PGSERVICE") {
                 let hint = "write database: NAME or databases: all, or set PGDATABASE or PGSERVICE";
                 walk.wrong(fields.node, "it names no database", Some(hint.into()));
             }

@@ -65,28 +65,39 @@ fn asked_databases(walk: &Walk<'_>, node: &Node, all: Option<&Databases>) -> Opt
     Some(asked)
 }
 
-/// `drill:`.
-pub(super) fn drill(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Drill> {
-    let Some(node) = fields.get("drill") else { return Some(Drill::default()) };
+/// `drill:`. `in_container`: the target's server lives in one.
+pub(super) fn drill(walk: &Walk<'_>, fields: &Fields<'_>, in_container: bool) -> Option<Drill> {
+    let usual = || if in_container { DrillPlace::Container } else { DrillPlace::Temporary };
+    let Some(node) = fields.get("drill") else { return Some(Drill { place: usual(), allow_outbound: false }) };
     let fields = walk.map(node, "a place like { cluster: temporary }, { server: same } or { host: ... }")?;
     let allow_outbound = fields.get("allow_outbound").map_or(Some(false), |node| walk.boolean(node));
     let cluster = fields.get("cluster").map(|node| walk.word(node, "a cluster", &["temporary"], &[]));
     let same = fields.get("server").map(|node| walk.word(node, "a server", &["same"], &[]));
+    let container = fields.get("container").map(|node| container(walk, node, in_container));
     let other = OF_SERVER.map(|key| fields.get(key)).into_iter().flatten().next();
-    let place = match (cluster, same, other) {
-        (None, None, None) => Some(DrillPlace::Temporary),
-        (Some(word), None, None) => word.map(|_| DrillPlace::Temporary),
-        (None, Some(word), None) => word.map(|_| DrillPlace::Same),
-        (None, None, Some(_)) => server(walk, &fields).map(|server| DrillPlace::Server(Box::new(server))),
+    let place = match (cluster, same, container, other) {
+        (None, None, None, None) => Some(usual()),
+        (Some(word), None, None, None) => word.map(|_| DrillPlace::Temporary),
+        (None, Some(word), None, None) => word.map(|_| DrillPlace::Same),
+        (None, None, Some(word), None) => word.map(|()| DrillPlace::Container),
+        (None, None, None, Some(_)) => server(walk, &fields).map(|server| DrillPlace::Server(Box::new(server))),
         _ => {
-            let hint =
-                "give one of cluster: temporary, server: same, or a host with its port, user, password, sslmode and client_bin";
+            let hint = "give one of cluster: temporary, container: temporary, server: same, or a host with its port, user, password, sslmode and client_bin";
             walk.wrong(node, "it names several places", Some(hint.into()));
             None
         }
     };
     fields.finish();
     Some(Drill { place: place?, allow_outbound: allow_outbound? })
+}
+
+fn container(walk: &Walk<'_>, node: &Node, in_container: bool) -> Option<()> {
+    walk.word(node, "a container", &["temporary"], &[])?;
+    if !in_container {
+        let hint = "write cluster: temporary, or name the target's own with `container:` or `compose:`";
+        walk.wrong(node, "the target's server is in no container, whose image a drill could take", Some(hint.into()));
+    }
+    in_container.then_some(())
 }
 
 fn server(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Server> {

@@ -5,12 +5,12 @@ use crate::config::node::Node;
 use crate::config::secret::{Secret, SecretFrom};
 use crate::config::walk::{Fields, Walk};
 
-use super::{databases, drills, dump, optional, secrets};
+use super::{containers, databases, drills, dump, optional, secrets};
 
 /// The libpq documentation, "SSL Mode Descriptions".
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 /// Keys that later versions will know.
-const LATER: [&str; 6] = ["container", "compose", "engine", "lock_wait_timeout", "stop", "pause"];
+const LATER: [&str; 1] = ["lock_wait_timeout"];
 
 /// The keys of a PostgreSQL target.
 pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
@@ -29,8 +29,9 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
     let jobs = dump::jobs(walk, fields, format);
     let filter = dump::filter(walk, fields, format);
     let client_bin = optional(fields.get("client_bin"), |node| walk.path(node, "a directory of pg_dump and psql"));
+    let container = containers::of_database(walk, fields);
     let checks = drills::checks(walk, fields, databases.as_ref());
-    let drill = drills::drill(walk, fields);
+    let drill = drills::drill(walk, fields, matches!(container, Some(Some(_))));
     fields.later(&LATER);
     Some(Postgres {
         host: host?,
@@ -44,6 +45,7 @@ pub(super) fn read(walk: &Walk<'_>, fields: &Fields<'_>) -> Option<Postgres> {
         format: format?,
         filter: filter?,
         client_bin: client_bin?,
+        container: container?,
         jobs: jobs?,
         checks: checks?,
         drill: drill?,

@@ -7,6 +7,9 @@ use crate::config::node::{Node, Value};
 use crate::config::secret::{Secret, SecretFrom};
 use crate::config::walk::{Fields, Walk};
 
+/// What a command may be.
+const COMMAND: &str = "a command: text for sh, or a list of a program and its arguments";
+
 /// A secret, with its file looked at now, so that it does not fail at night. `tells`: whether what
 /// of a value stands in the configuration gives the secret away.
 pub(super) fn read(walk: &Walk<'_>, node: &Node, what: &str, tells: fn(&str) -> bool) -> Option<Secret> {
@@ -55,28 +58,31 @@ pub(super) fn readable(walk: &Walk<'_>, node: &Node, path: &Path, what: &str) ->
     None
 }
 
-/// A text goes to `sh` as it is, which expands variables itself: a variable's value must never
-/// become a command. A list is a program with its arguments, each expanded.
+/// A secret that a command prints.
 fn command(walk: &Walk<'_>, node: &Node) -> Option<Secret> {
-    let what = "a command: text for sh, or a list of a program and its arguments";
-    let words: Vec<String> = if let Value::List(_) = node.value {
-        let words: Vec<Option<String>> =
-            walk.list(node, what)?.iter().map(|word| walk.text(word, "a word of the command")).collect();
-        words.into_iter().collect::<Option<_>>()?
-    } else {
-        let text = walk.raw(node, what)?;
-        if text.trim().is_empty() || text.contains('\0') {
-            walk.expected(node, what, None);
-            return None;
-        }
-        vec!["sh".into(), "-c".into(), text.to_owned()]
-    };
+    let words = command_words(walk, node)?;
     // The program's name says which command it is; the rest may hold what others must not see, and
     // so may an assignment before it.
     let written = match &node.value {
         Value::List(items) => items.first().and_then(|first| walk.raw(first, "a program")),
-        _ => walk.raw(node, what).and_then(|text| text.split_whitespace().find(|word| !word.contains('='))),
+        _ => walk.raw(node, COMMAND).and_then(|text| text.split_whitespace().find(|word| !word.contains('='))),
     };
     let written = format!("{{ command: {} ... }}", written.unwrap_or_default());
     Some(Secret { written, from: SecretFrom::Command(words) })
+}
+
+/// A program and its arguments. A text goes to `sh` as it is, which expands variables itself: a variable's value must
+/// never become a command. A list is a program with its arguments, each expanded.
+pub(super) fn command_words(walk: &Walk<'_>, node: &Node) -> Option<Vec<String>> {
+    if let Value::List(_) = node.value {
+        let words: Vec<Option<String>> =
+            walk.list(node, COMMAND)?.iter().map(|word| walk.text(word, "a word of the command")).collect();
+        return words.into_iter().collect();
+    }
+    let text = walk.raw(node, COMMAND)?;
+    if text.trim().is_empty() || text.contains('\0') {
+        walk.expected(node, COMMAND, None);
+        return None;
+    }
+    Some(vec!["sh".into(), "-c".into(), text.to_owned()])
 }

@@ -8,7 +8,7 @@ use crate::config::walk::{Fields, Walk};
 use crate::names::TargetName;
 
 use super::common::{self, Common};
-use super::{optional, postgres};
+use super::{hooks, optional, postgres, volume};
 
 /// New attempts where nothing is said.
 const RETRIES: u32 = 2;
@@ -42,17 +42,18 @@ fn target(
     let own = common::read(walk, &fields, storages);
     let storages = chosen_storages(walk, node, &own, defaults, storages);
     fields.later(&["encryption", "guards"]);
-    let kind = fields.need("type", "write type: postgres");
-    let kind = kind.and_then(|node| walk.word(node, "a target's type", &["postgres"], &["volume"]));
-    let kind = if kind.is_some() {
-        let postgres = postgres::read(walk, &fields);
-        fields.finish();
-        postgres.map(|postgres| TargetKind::Postgres(Box::new(postgres)))
-    } else {
-        // Which keys there can be is known by the type alone.
-        fields.twice();
-        None
+    let hooks = optional(fields.get("hooks"), |node| hooks::read(walk, node));
+    let kind = fields.need("type", "write type: postgres, or type: volume");
+    let kind = match kind.and_then(|node| walk.word(node, "a target's type", &["postgres", "volume"], &[])) {
+        Some("postgres") => postgres::read(walk, &fields).map(|postgres| TargetKind::Postgres(Box::new(postgres))),
+        Some(_) => volume::read(walk, &fields).map(|volume| TargetKind::Volume(Box::new(volume))),
+        None => {
+            // Which keys there can be is known by the type alone.
+            fields.twice();
+            return None;
+        }
     };
+    fields.finish();
     Some(Target {
         name: name?,
         enabled: enabled?,
@@ -62,6 +63,7 @@ fn target(
         timeout: own.timeout.or(defaults.timeout).map_or(Some(None), |span| span.map(Some))?,
         retries: own.retries.or(defaults.retries).unwrap_or(Some(RETRIES))?,
         schedule: schedule?,
+        hooks: hooks?,
         kind: kind?,
     })
 }

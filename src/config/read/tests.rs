@@ -47,7 +47,7 @@ fn named(postgres: &Postgres) -> Option<&str> {
 }
 
 fn postgres(config: &Config) -> &Postgres {
-    let TargetKind::Postgres(postgres) = &config.targets[0].kind;
+    let TargetKind::Postgres(postgres) = &config.targets[0].kind else { panic!("{config:?}") };
     postgres
 }
 
@@ -303,6 +303,43 @@ fn the_database_may_come_from_the_environment() {
 }
 
 #[test]
+fn what_stands_still_and_which_commands_run_is_read() {
+    use crate::config::model::{Held, HoldBy, Hooks};
+    let hold = |lines: &str| {
+        let config = good(&format!(
+            "version: 1\nstorages: {{ local: {{ type: local, path: /b }} }}\ntargets: [ {{ name: app, type: volume, path: /srv, {lines} }} ]"
+        ));
+        let TargetKind::Volume(volume) = &config.targets[0].kind else { panic!("{config:?}") };
+        volume.hold.clone().map(|hold| (hold.how, hold.which))
+    };
+    let named = |names: &[&str]| Held::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(hold("enabled: true"), None);
+    assert_eq!(hold("stop: [web, shop-db-1]"), Some((HoldBy::Stop, named(&["web", "shop-db-1"]))));
+    assert_eq!(hold("stop: users"), Some((HoldBy::Stop, Held::Users)));
+    assert_eq!(hold("pause: users"), Some((HoldBy::Pause, Held::Users)));
+    let label = Held::Label("com.docker.compose.project=shop".into());
+    assert_eq!(hold("pause: { label: com.docker.compose.project=shop }"), Some((HoldBy::Pause, label)));
+    let hooks = |lines: &str| with_target(&format!("database: app\nhooks: {{ {lines} }}")).targets.remove(0).hooks.unwrap();
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    // A text is a shell's, which expands variables itself; a list is a program's words.
+    assert_eq!(
+        hooks("before: 'app freeze $PORT', after: [app, thaw, '${PORT}'], timeout: 90s"),
+        Hooks {
+            before: words(&["sh", "-c", "app freeze $PORT"]),
+            after: words(&["app", "thaw", "6000"]),
+            on_error: None,
+            timeout: Duration::from_secs(90)
+        }
+    );
+    let only = hooks("on_error: page");
+    assert_eq!(
+        (only.before, only.after, only.on_error, only.timeout),
+        (None, None, words(&["sh", "-c", "page"]), Duration::from_secs(600))
+    );
+    assert!(with_target("database: app").targets[0].hooks.is_none());
+}
+
+#[test]
 fn targets_share_by_anchors_and_merge_keys() {
     let config = good(
         "version: 1
@@ -312,7 +349,7 @@ targets:
   - { <<: *db, name: two, database: two }
 ",
     );
-    let TargetKind::Postgres(two) = &config.targets[1].kind;
+    let TargetKind::Postgres(two) = &config.targets[1].kind else { panic!("{config:?}") };
     assert_eq!((config.targets[1].name.as_str(), two.host.as_deref(), named(two)), ("two", Some("db"), Some("two")));
 }
 

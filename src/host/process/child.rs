@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use super::Exit;
 use super::group::Group;
+use super::lines::{Lines, Listener};
 use super::tail::Tail;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Cancel, Context};
@@ -43,7 +44,7 @@ pub struct Child {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    said: Tail,
+    said: Said,
     /// What was written to stdout and nobody read.
     collected: Tail,
     /// Stdout is taken in passing, not by `read`.
@@ -53,6 +54,21 @@ pub struct Child {
     held_until: Option<Instant>,
     hold_grace: Duration,
     finished: Option<Finished>,
+}
+
+/// What a child writes to its stderr: kept in part, and told whole to who listens.
+struct Said {
+    kept: Tail,
+    heard: Option<Lines>,
+}
+
+impl Said {
+    fn push(&mut self, bytes: &[u8]) {
+        self.kept.push(bytes);
+        if let Some(lines) = &mut self.heard {
+            lines.push(bytes);
+        }
+    }
 }
 
 /// How a child ended and what it said.
@@ -76,7 +92,7 @@ impl Child {
             stdin: child.stdin.take().map(|pipe| ready(pipe.into())),
             stdout: child.stdout.take().map(|pipe| ready(pipe.into())),
             stderr: child.stderr.take().map(|pipe| ready(pipe.into())),
-            said: Tail::new(STDERR_FIRST, STDERR_LAST),
+            said: Said { kept: Tail::new(STDERR_FIRST, STDERR_LAST), heard: None },
             collected: Tail::new(0, STDOUT_LAST),
             collects,
             held_until: None,
@@ -93,6 +109,12 @@ impl Child {
     #[allow(clippy::disallowed_types)]
     pub(super) fn writer(child: std::process::Child, name: String, cx: &Context) -> Self {
         Self::new(child, name, cx, true)
+    }
+
+    /// Has each line of its stderr told as it comes, at the latest before [`Child::wait`] returns.
+    pub(super) fn heard_by(mut self, listener: Listener) -> Self {
+        self.said.heard = Some(Lines::new(listener));
+        self
     }
 
     /// Its process number, which is its group's too.
@@ -128,8 +150,13 @@ impl Child {
 
     /// The same under another token, which is its own from now on: that of a clean-up.
     pub fn wait_under(&mut self, cancel: Cancel) -> Result<Finished> {
-        self.cancel = cancel;
+        self.go_on_under(cancel);
         self.wait()
+    }
+
+    /// Has every wait on it end with another token from now on.
+    pub fn go_on_under(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
     }
 
     /// Ends its whole process group: SIGTERM, then after 2 s, or as soon as all have ended, SIGKILL.
@@ -138,10 +165,10 @@ impl Child {
         let Self { group, stdout, stderr, said, collected, .. } = self;
         group.end_all(KILL_GRACE, || {
             if let Some(stdout) = stdout {
-                drain(stdout, collected);
+                drain(stdout, |bytes| collected.push(bytes));
             }
             if let Some(stderr) = stderr {
-                drain(stderr, said);
+                drain(stderr, |bytes| said.push(bytes));
             }
         });
         if group.reaped().is_some() {
@@ -293,12 +320,12 @@ impl Child {
 
     fn drain_unread(&mut self) {
         if let Some(stderr) = &self.stderr
-            && drain(stderr, &mut self.said) == Drained::ToItsEnd
+            && drain(stderr, |bytes| self.said.push(bytes)) == Drained::ToItsEnd
         {
             self.stderr = None;
         }
         if let (true, Some(stdout)) = (self.collects, &self.stdout)
-            && drain(stdout, &mut self.collected) == Drained::ToItsEnd
+            && drain(stdout, |bytes| self.collected.push(bytes)) == Drained::ToItsEnd
         {
             self.stdout = None;
         }
@@ -309,7 +336,10 @@ impl Child {
         self.drain_unread();
         let exit = self.group.reap()?;
         (self.stdout, self.stderr) = (None, None);
-        let finished = Finished { exit, stderr_tail: self.said.text(), stdout_tail: self.collected.last() };
+        if let Some(lines) = &mut self.said.heard {
+            lines.finish();
+        }
+        let finished = Finished { exit, stderr_tail: self.said.kept.text(), stdout_tail: self.collected.last() };
         self.finished = Some(finished.clone());
         Ok(finished)
     }
@@ -331,13 +361,13 @@ enum Drained {
 }
 
 /// Takes what a pipe holds right now, and no more than it can hold: a grandchild may write for ever.
-fn drain(pipe: &OwnedFd, to: &mut Tail) -> Drained {
+fn drain(pipe: &OwnedFd, mut take: impl FnMut(&[u8])) -> Drained {
     let mut buffer = [0; 16 << 10];
     let mut left = PIPE_BYTES;
     while left > 0 {
         match retry(|| rustix::io::read(pipe, &mut buffer)) {
             Ok(count @ 1..) => {
-                to.push(&buffer[..count]);
+                take(&buffer[..count]);
                 left = left.saturating_sub(count);
             }
             Err(Errno::AGAIN) => return Drained::ForNow,

@@ -4,6 +4,7 @@
 
 mod child;
 mod group;
+mod lines;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use super::Context;
 use crate::error::{Error, Kind, Result};
 
 pub use child::{Child, Finished};
+pub use lines::Listener;
 
 /// Where programs are looked for when `PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -43,6 +45,7 @@ pub struct Program {
     directory: Option<PathBuf>,
     user: Option<(u32, u32)>,
     limit: usize,
+    keeps_stdin: bool,
 }
 
 #[derive(Clone)]
@@ -54,7 +57,15 @@ enum Change {
 impl Program {
     /// A program by its path; a name without a slash is looked for in the child's `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), args: Vec::new(), changes: Vec::new(), directory: None, user: None, limit: OUTPUT_LIMIT }
+        Self {
+            path: path.into(),
+            args: Vec::new(),
+            changes: Vec::new(),
+            directory: None,
+            user: None,
+            limit: OUTPUT_LIMIT,
+            keeps_stdin: false,
+        }
     }
 
     /// Adds an argument. Never a secret.
@@ -107,14 +118,29 @@ impl Program {
         self
     }
 
+    /// Its stdin stays open as long as it is read: it takes the end of it for ours.
+    #[must_use]
+    pub fn keeps_stdin(mut self) -> Self {
+        self.keeps_stdin = true;
+        self
+    }
+
     /// The program's name, for messages.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// Starts it to read what it writes to its stdout. Its stdin is empty.
+    /// Starts it to read what it writes to its stdout. Its stdin is empty, or open and silent where it
+    /// [keeps](Program::keeps_stdin) one.
     pub fn spawn_reader(&self, cx: &Context) -> Result<Child> {
-        Ok(Child::reader(self.spawn(Stdio::null(), cx)?, self.name(), cx))
+        let stdin = if self.keeps_stdin { Stdio::piped() } else { Stdio::null() };
+        Ok(Child::reader(self.spawn(stdin, cx)?, self.name(), cx))
+    }
+
+    /// The same, and tells each line that it writes to its stderr to `listener` as it comes: there may be very many. The last
+    /// has been told when [`Child::wait`] returns.
+    pub fn spawn_reader_heard_by(&self, listener: Listener, cx: &Context) -> Result<Child> {
+        Ok(self.spawn_reader(cx)?.heard_by(listener))
     }
 
     /// Starts it to write to its stdin. What it writes to its stdout is collected: the last 64 KiB.
@@ -280,6 +306,11 @@ impl Exit {
     /// Whether it ended by itself with code 0.
     pub fn is_success(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// Its code, where it ended by itself.
+    pub fn code(self) -> Option<i32> {
+        if let Self::Code(code) = self { Some(code) } else { None }
     }
 
     /// For a message, behind the program's name: `exited with code 1`.

@@ -318,3 +318,22 @@ fn a_session_answers_and_can_be_waited_for_after_a_cancel() {
     let cancel = crate::host::Cancel::for_clean_up().unwrap();
     assert_eq!(child.wait_under(cancel).unwrap().exit, Exit::Code(7));
 }
+
+#[test]
+fn every_line_of_stderr_is_heard_though_only_a_part_is_kept() {
+    let cx = Context::for_tests();
+    let heard = Arc::new(std::sync::Mutex::new((0_u32, Vec::new())));
+    let to = heard.clone();
+    let listener = Box::new(move |line: &[u8]| {
+        let (count, last) = &mut *to.lock().unwrap();
+        *count += 1;
+        *last = line.to_vec();
+    });
+    // More than both pipes hold: it goes on only as both are taken.
+    let script = "seq 500000 >&2; printf end >&2; head -c 3000000 /dev/zero";
+    let mut child = sh(script).spawn_reader_heard_by(listener, &cx).unwrap();
+    let read = io::copy(&mut child, &mut io::sink()).unwrap();
+    let finished = child.wait().unwrap();
+    assert!(finished.exit.is_success() && finished.stderr_tail.contains("bytes left out"));
+    assert_eq!((read, heard.lock().unwrap().clone()), (3_000_000, (500_001, b"end".to_vec())));
+}

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::archive::Tally;
 use super::census::Census;
-use super::client::{Client, Psql};
+use super::client::{CLIENT_ENCODING, Client, Psql};
 use super::diagnosis;
 use super::facts::SourceFacts;
 use super::load::CUSTOM;
@@ -15,7 +15,8 @@ use crate::config::model::{self, Format};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::Cancel;
-use crate::host::process::{Child, Exit, Program};
+use crate::host::engine::Stdin;
+use crate::host::process::{Child, Exit};
 use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts, Inventory};
 
@@ -102,11 +103,12 @@ impl DumpCapture {
         let format = format!("--format={}", reading.format());
         // Compressed by us: then it can be counted, and many threads compress.
         let uncompressed = (config.format == Format::Custom).then_some("--compress=0");
-        let program = Program::new(&pg_dump.path).args([format.as_str(), "--no-password"]).args(uncompressed).args(quote_all);
-        let program = program.args(options::arguments(&config.filter));
         // In the database's own encoding, whatever client_encoding it or the role sets: in some that only clients
         // have, a dump can't be taken apart, and in a smaller one not all of it can be written.
-        let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", facts.restore.encoding.as_str());
+        let mut variables = psql.variables();
+        variables.insert(CLIENT_ENCODING, facts.restore.encoding.clone());
+        let program = pg_dump.program(Stdin::Leash, &variables).args([format.as_str(), "--no-password"]).args(uncompressed);
+        let program = program.args(quote_all).args(options::arguments(&config.filter));
         let child = program.spawn_reader(cx)?;
         Ok(Self { child, reading, bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
     }
@@ -114,7 +116,7 @@ impl DumpCapture {
     /// What to do about an end that nothing is known of.
     fn way_out(&self, exit: Exit) -> String {
         match exit {
-            Exit::Code(_) => format!("run {} by hand, as this user, on the same database", self.pg_dump.path.display()),
+            Exit::Code(_) => format!("run {} by hand, as this user, on the same database", self.pg_dump.by_hand()),
             Exit::Signal(_) => "find out who sent the signal: where memory ran out, the kernel's log says so".to_owned(),
         }
     }
@@ -143,7 +145,7 @@ impl DumpCapture {
             format!("pg_dump exited with code 0, but the {} bytes that it wrote do not end as a whole dump does", self.bytes)
         };
         Err(Error::new(Kind::Child, cause)
-            .hint(format!("is {} the real pg_dump? run it by hand and look at its last lines", self.pg_dump.path.display())))
+            .hint(format!("is {} the real pg_dump? run it by hand and look at its last lines", self.pg_dump.by_hand())))
     }
 }
 
@@ -151,8 +153,8 @@ impl Read for DumpCapture {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.child.read(buffer)?;
         if let Err(error) = self.reading.feed(&buffer[..count]) {
-            let path = self.pg_dump.path.display();
-            return Err(error.hint_if_none(format!("is {path} the real pg_dump? run it by hand on the same database")).into());
+            let by_hand = self.pg_dump.by_hand();
+            return Err(error.hint_if_none(format!("is {by_hand} the real pg_dump? run it by hand on the same database")).into());
         }
         self.bytes += count as u64;
         Ok(count)
@@ -168,14 +170,15 @@ impl Capture for DumpCapture {
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
         // One that a signal killed could not end its session.
-        self.ended = matches!(finished.exit, Exit::Code(_));
-        if !finished.exit.is_success() {
-            let error = diagnosis::failed("pg_dump", finished.exit, &finished.stderr_tail);
-            return Err(error.hint_if_none(self.way_out(finished.exit)));
+        let (exit, said) = self.pg_dump.site.ended("pg_dump", &finished)?;
+        self.ended = matches!(exit, Exit::Code(_));
+        if !exit.is_success() {
+            let error = self.pg_dump.site.failed("pg_dump", exit, &said);
+            return Err(error.hint_if_none(self.way_out(exit)));
         }
         self.check_whole()?;
         let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(diagnosis::warnings(&finished.stderr_tail));
+        warnings.extend(diagnosis::warnings(&said));
         let facts = Facts {
             kind: "postgres".into(),
             database: Some(self.facts.database.clone()),
@@ -186,7 +189,7 @@ impl Capture for DumpCapture {
                 .map_err(|error| Error::new(Kind::Internal, "can't write down the database's facts").source(error))?,
         };
         let inventory = self.inventory(&mut warnings)?;
-        Ok(CaptureInfo { facts, inventory, warnings })
+        Ok(CaptureInfo { facts, inventory, warnings, doubts: Vec::new() })
     }
 }
 

@@ -80,6 +80,7 @@ impl Census {
             sequences: Some(sequences.into_iter().map(sequence).collect()),
             large_objects: Some(large_objects),
             roles: None,
+            files: None,
         }
     }
 }

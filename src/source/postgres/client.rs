@@ -1,12 +1,15 @@
 //! psql as a way to ask the server and to tell it.
 
 use super::connection::Connection;
-use super::diagnosis;
 pub(super) use super::programs::{Client, Programs, Version};
+use super::site::Variables;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
+use crate::host::engine::Stdin;
 use crate::host::process::{Exit, Output, Program};
 
+/// What a client's text is in.
+pub(super) const CLIENT_ENCODING: &str = "PGCLIENTENCODING";
 /// psql's exit code where a statement failed and ON_ERROR_STOP is set; a lost connection has another (psql's page).
 const STATEMENT_FAILED: i32 = 3;
 
@@ -27,37 +30,75 @@ impl Psql {
 
     /// psql that reads statements from its standard input, and stops at the first error.
     pub(super) fn program(&self) -> Program {
-        let program = Program::new(&self.client.path).args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-        self.connection.apply(program, &self.application)
+        self.program_with(&self.variables())
+    }
+
+    /// The same whose text is UTF-8, both ways.
+    pub(super) fn program_in_utf8(&self) -> Program {
+        let mut variables = self.variables();
+        variables.insert(CLIENT_ENCODING, "UTF8".to_owned());
+        self.program_with(&variables)
+    }
+
+    fn program_with(&self, variables: &Variables) -> Program {
+        let arguments = ["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"];
+        self.client.program(Stdin::Data, variables).args(arguments)
+    }
+
+    /// For a person: `TCP to db:5432`, `the default socket, port 5432, in container db`.
+    pub(super) fn describe(&self) -> String {
+        let inside = self.client.site.inside().map_or(String::new(), |inside| format!(", in {}", inside.describe()));
+        self.connection.describe() + &inside
+    }
+
+    /// What leads any client program here.
+    pub(super) fn variables(&self) -> Variables {
+        self.connection.variables(&self.application)
+    }
+
+    /// An error for psql that ended badly.
+    pub(super) fn failed(&self, doing: &str, exit: Exit, stderr: &str) -> Error {
+        self.client.site.failed(doing, exit, stderr)
     }
 
     /// Runs statements; what they return comes back as text.
     pub(super) fn run(&self, sql: &str, doing: &str, cx: &Context) -> Result<String> {
-        let output = self.execute(sql, cx)?;
+        let output = self.execute(sql, doing, cx)?;
         if output.exit.is_success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
         } else {
-            Err(diagnosis::failed(doing, output.exit, &output.stderr_tail))
+            Err(self.failed(doing, output.exit, &output.stderr_tail))
         }
     }
 
     /// Runs statements that the server may refuse: why it did, or nothing where it did them. Whatever else goes wrong is
     /// the error.
     pub(super) fn refusal(&self, sql: &str, doing: &str, cx: &Context) -> Result<Option<Error>> {
-        let output = self.execute(sql, cx)?;
+        let output = self.execute(sql, doing, cx)?;
         if output.exit.is_success() {
             return Ok(None);
         }
-        let error = diagnosis::failed(doing, output.exit, &output.stderr_tail);
+        let error = self.failed(doing, output.exit, &output.stderr_tail);
         let is_refusal = output.exit == Exit::Code(STATEMENT_FAILED) && error.kind() != Kind::Connection;
         if is_refusal { Ok(Some(error)) } else { Err(error) }
     }
 
-    fn execute(&self, sql: &str, cx: &Context) -> Result<Output> {
+    fn execute(&self, sql: &str, doing: &str, cx: &Context) -> Result<Output> {
         // Names resolve to the system's own, whatever the role's search_path; the answer is UTF-8.
-        let script =
+        let mut script =
             format!("SET search_path = pg_catalog;\nSET standard_conforming_strings = on;\nSET statement_timeout = 0;\n{sql}\n");
-        self.program().env("PGCLIENTENCODING", "UTF8").output(script.as_bytes(), cx)
+        let Some(inside) = self.client.site.inside() else {
+            return self.program_in_utf8().output(script.as_bytes(), cx);
+        };
+        // There an exit code of 0 alone says nothing.
+        script.extend(["\\echo ", inside.token(), "\n"]);
+        let mut output = self.program_in_utf8().output(script.as_bytes(), cx)?;
+        if output.exit.is_success() {
+            let end = format!("{}\n", inside.token());
+            let length = output.stdout.strip_suffix(end.as_bytes()).map(<[u8]>::len).ok_or_else(|| inside.cut(doing))?;
+            output.stdout.truncate(length);
+        }
+        Ok(output)
     }
 
     /// Runs a query that returns one JSON value.

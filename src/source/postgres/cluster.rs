@@ -1,20 +1,27 @@
 //! A PostgreSQL server of a drill's own: made by initdb, reached by its socket alone, and gone with the drill,
-//! however that ends. It loads no library that the data could have it load, and asks no other server.
+//! however that ends. It loads no library that the data could have it load, and asks no other server. It stands on this
+//! machine, or in a container that is thrown away with it.
 
+mod here;
 mod home;
 mod programs;
+mod throwaway;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use self::home::Home;
+use self::here::Here;
 pub(super) use self::programs::{ServerPrograms, find_server_programs};
-use super::client::{Client, Programs, Psql, quote_identifier, quote_literal};
+use self::throwaway::Throwaway;
+pub use self::throwaway::collect;
+use super::client::{Client, Programs, Psql, Version, quote_identifier, quote_literal};
 use super::connection::Connection;
 use super::facts::RestoreFacts;
+use super::site::Site;
 use crate::error::{Error, Kind, Result};
+use crate::host::engine::{Container, Engine};
 use crate::host::process::{Child, Program};
-use crate::host::{Cancel, Context, files};
+use crate::host::{Cancel, Context};
 use crate::observe::Event;
 
 /// The superuser that initdb makes: a name that no dump's role has.
@@ -66,54 +73,102 @@ const SETTINGS: [&str; 20] = [
     "lc_messages=C",
 ];
 
+/// A container whose image a server is made of.
+pub(super) type FoundContainer = (Engine, Container);
+
+/// What a server stands on.
+trait Ground: Send {
+    /// A program of the server's version, to be given arguments: run as the server's user, in its directory.
+    fn program(&self, name: &str) -> Program;
+
+    /// A shell there, likewise.
+    fn shell(&self) -> Program;
+
+    /// The path of a program of the server's version.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// The directory of the socket.
+    fn socket(&self) -> &Path;
+
+    /// Makes a directory of the server's user. Its path.
+    fn create_dir(&self, name: &str, cx: &Context) -> Result<PathBuf>;
+
+    /// A file of the server's directory; empty where there is none.
+    fn read(&self, name: &str, cx: &Context) -> Result<String>;
+
+    /// Ends the server, which `keeper` runs, and removes all.
+    fn remove(&mut self, keeper: Option<&mut Child>, cx: &Context) -> Result<()>;
+
+    /// What to do where no server can be made there.
+    fn otherwise(&self) -> &'static str;
+}
+
 /// A running server. Dropped, it is stopped and removed.
 pub(super) struct Cluster {
     keeper: Child,
-    home: Home,
-    /// Where the socket is, when the home's path is too long for one.
-    socket_home: Option<Home>,
-    user: Option<(u32, u32)>,
+    ground: Box<dyn Ground>,
     psql: Psql,
-    version: String,
+    version: Version,
+    title: String,
     cx: Context,
     stopped: bool,
 }
 
 impl Cluster {
-    /// Makes one by these programs, with room for this many bytes of a dump, and starts it.
+    /// Makes one by these programs of this machine, with room for this many bytes of a dump, and starts it.
     pub(super) fn start(
         programs: &ServerPrograms,
-        client_bin: Option<&Path>,
+        clients: &Site,
         application: String,
         bytes: u64,
         cx: &Context,
     ) -> Result<Self> {
-        let user = server_user()?;
-        home::collect(user, cx)?;
         let psql = programs.bin.join("psql");
         let client = if psql.is_file() {
-            Client::at(psql, cx)?
+            Client::at(psql, clients, cx)?
         } else {
-            Programs::look("psql", client_bin, cx)?.fitting(&programs.version)?
+            Programs::look("psql", clients, cx)?.fitting(&programs.version)?
         };
-        let home = Home::create(user, bytes, cx)?;
-        let here = home.takes_socket(&format!(".s.PGSQL.{PORT}"));
-        let socket_home = if here { None } else { Some(Home::for_socket(user)?) };
-        let made = initialise(programs, &home, user, cx).and_then(|()| {
-            let socket = socket_home.as_ref().unwrap_or(&home).path();
-            let connection = Connection::to_socket(socket, PORT, SUPERUSER, "postgres");
-            let keeper = spawn(programs, &home, socket_home.as_ref(), user, cx)?;
-            Ok((keeper, Psql { client, connection, application }))
-        });
-        let (keeper, psql) = made.inspect_err(|_| {
-            for home in [Some(&home), socket_home.as_ref()].into_iter().flatten() {
-                warn_of(home.remove(), cx);
-            }
-        })?;
-        let version = programs.version.text.clone();
-        let mut cluster = Self { keeper, home, socket_home, user, psql, version, cx: cx.clone(), stopped: false };
+        let ground = Here::prepare(programs, bytes, cx)?;
+        let title = format!("a temporary server {}", programs.version.text);
+        Self::on(Box::new(ground), client, programs.version.clone(), title, application, cx)
+    }
+
+    /// The same in a container of its own, of this image.
+    pub(super) fn start_in(
+        container: &FoundContainer,
+        wanted: Option<&Version>,
+        application: String,
+        state_dir: &Path,
+        cx: &Context,
+    ) -> Result<Self> {
+        collect(state_dir, cx);
+        let (ground, version) = Throwaway::prepare(container, wanted, state_dir, cx)?;
+        let client = Programs::look("psql", &ground.site(), cx)?.fitting(&version)?;
+        let title = format!("a temporary server {} in a container of the image of {}", version.text, container.1.name);
+        Self::on(Box::new(ground), client, version, title, application, cx)
+    }
+
+    fn on(
+        mut ground: Box<dyn Ground>,
+        client: Client,
+        version: Version,
+        title: String,
+        application: String,
+        cx: &Context,
+    ) -> Result<Self> {
+        let made = initialise(ground.as_ref(), cx).and_then(|()| spawn(ground.as_ref(), cx));
+        let keeper = made.inspect_err(|_| warn_of(ground.remove(None, cx), cx))?;
+        let connection = Connection::to_socket(ground.socket(), PORT, SUPERUSER, "postgres");
+        let psql = Psql { client, connection, application };
+        let mut cluster = Self { keeper, ground, psql, version, title, cx: cx.clone(), stopped: false };
         cluster.wait_until_ready()?;
         Ok(cluster)
+    }
+
+    /// Its version.
+    pub(super) fn version(&self) -> &Version {
+        &self.version
     }
 
     /// psql on its maintenance database, as its superuser.
@@ -123,7 +178,7 @@ impl Cluster {
 
     /// For a person: `a temporary server 15.18`.
     pub(super) fn describe(&self) -> String {
-        format!("a temporary server {}", self.version)
+        self.title.clone()
     }
 
     /// Makes what a dump names beside its database: roles that can't log in, and tablespaces.
@@ -144,7 +199,7 @@ impl Cluster {
         }
         let tablespaces = facts.tablespaces.iter().filter(|name| !name.starts_with("pg_"));
         for (number, tablespace) in tablespaces.enumerate() {
-            let directory = self.home.create_dir(&format!("tablespace-{number}"), self.user)?;
+            let directory = self.ground.create_dir(&format!("tablespace-{number}"), &self.cx)?;
             let location = quote_literal(&directory.to_string_lossy());
             statements.push(format!("CREATE TABLESPACE {} LOCATION {location};\n", quote_identifier(tablespace)));
         }
@@ -158,19 +213,15 @@ impl Cluster {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let pid_file = self.home.path().join("data/postmaster.pid");
-        // Its eighth line says so (PostgreSQL's source, miscadmin.h).
-        let is_ready = || {
-            let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
-            text.lines().nth(7).is_some_and(|state| state.trim() == "ready")
-        };
         let until = Instant::now() + START_LIMIT;
-        while !is_ready() {
+        // Its eighth line says so (PostgreSQL's source, miscadmin.h).
+        let is_ready = |text: &str| text.lines().nth(7).is_some_and(|state| state.trim() == "ready");
+        while !is_ready(&self.ground.read("data/postmaster.pid", &self.cx)?) {
             let ended = self.keeper.has_ended();
             if ended || Instant::now() >= until {
-                let said = if ended { self.keeper.wait()?.stderr_tail } else { self.log() };
+                let said = if ended { self.keeper.wait()?.stderr_tail } else { self.ground.read("log", &self.cx)? };
                 let said = said.trim().lines().last().unwrap_or("it said nothing").to_owned();
-                return Err(Error::new(Kind::Child, format!("the temporary server {} did not start: {said}", self.version))
+                return Err(Error::new(Kind::Child, format!("{} did not start: {said}", self.title))
                     .hint("drill in a scratch database of the target's server instead: `drill: { server: same }`")
                     .step("place"));
             }
@@ -179,23 +230,11 @@ impl Cluster {
         Ok(())
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
-    }
-
     fn end(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.stopped, true) {
             return Ok(());
         }
-        self.keeper.close_stdin();
-        // It removes the directories too; what it left, we do.
-        let ended = self.keeper.wait_under(Cancel::for_clean_up()?);
-        if ended.is_err() {
-            self.keeper.kill();
-        }
-        home::stop_server_in(&self.home.path().join("data"), self.user, &self.cx)?;
-        self.home.remove()?;
-        self.socket_home.as_ref().map_or(Ok(()), Home::remove)
+        self.ground.remove(Some(&mut self.keeper), &self.cx)
     }
 }
 
@@ -214,53 +253,27 @@ pub(super) fn warn_of(result: Result<()>, cx: &Context) {
     }
 }
 
-/// Whom the server runs as: PostgreSQL refuses root.
-fn server_user() -> Result<Option<(u32, u32)>> {
-    if !files::is_root() {
-        return Ok(None);
-    }
-    files::user_ids("postgres").or_else(|| files::user_ids("nobody")).map(Some).ok_or_else(|| {
-        Error::new(Kind::Child, "a server does not run as root, and there is neither a user postgres nor nobody")
-            .hint("run the drill as an ordinary user")
-            .step("place")
-    })
-}
-
-/// A program of the server's, in its home and as its user, with nothing of libpq's variables.
-fn program(path: PathBuf, home: &Home, user: Option<(u32, u32)>) -> Program {
-    let program = Program::new(path).without_env_prefix("PG").env("LC_ALL", "C").directory(home.path());
-    user.map_or(program.clone(), |(uid, gid)| program.user(uid, gid))
-}
-
-fn initialise(programs: &ServerPrograms, home: &Home, user: Option<(u32, u32)>, cx: &Context) -> Result<()> {
-    let initdb = program(programs.bin.join("initdb"), home, user)
+fn initialise(ground: &dyn Ground, cx: &Context) -> Result<()> {
+    let initdb = ground
+        .program("initdb")
         .args(["-D", "data", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
         .output(b"", cx)?;
     if initdb.exit.is_success() {
         return Ok(());
     }
     let said = initdb.stderr_tail.trim().replace('\n', " ");
-    let cause = format!("{} {}: {said}", programs.bin.join("initdb").display(), initdb.exit.describe());
-    let hint = "its user must be able to run it, and to write in TMPDIR (else /var/tmp); or `drill: { server: same }`";
-    Err(Error::new(Kind::Child, cause).hint(hint).step("place"))
+    let cause = format!("{} {}: {said}", ground.path("initdb").display(), initdb.exit.describe());
+    Err(Error::new(Kind::Child, cause).hint(ground.otherwise()).step("place"))
 }
 
-fn spawn(
-    programs: &ServerPrograms,
-    home: &Home,
-    socket_home: Option<&Home>,
-    user: Option<(u32, u32)>,
-    cx: &Context,
-) -> Result<Child> {
-    let socket = socket_home.unwrap_or(home).path();
-    let keeper = program("sh".into(), home, user)
+fn spawn(ground: &dyn Ground, cx: &Context) -> Result<Child> {
+    let keeper = ground
+        .shell()
         .args(["-c", KEEPER, "sh"])
-        .arg(programs.bin.join("postgres"))
+        .arg(ground.path("postgres"))
         .args(["-D", "data", "-p", &PORT.to_string(), "-k"])
-        .arg(socket)
-        .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
-        .env("KEPT", home.path())
-        .env("KEPT_TOO", socket);
+        .arg(ground.socket())
+        .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
     // Its end is waited for when all else is cancelled.
     keeper.spawn_writer(&cx.with_cancel(Cancel::new()?))
 }

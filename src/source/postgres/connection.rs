@@ -2,13 +2,12 @@
 //! service file, else of the environment, turned into `PG*` variables for libpq. Nothing of it ever
 //! becomes an argument, and a password lives in one child's environment alone.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::site::{Site, Variables};
 use crate::config::model::{Databases, Postgres, Server};
 use crate::config::secret::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::host::process::Program;
 use crate::host::{Context, Env};
 
 /// libpq's parameters and their variables (PostgreSQL documentation, "Environment Variables" and
@@ -50,12 +49,9 @@ const VARIABLES: [(&str, &str); 31] = [
 /// In an address this names a section of the service file; it is read here and goes to no child.
 const SERVICE: &str = "PGSERVICE";
 
-/// Variables and their values.
-type Settings = BTreeMap<&'static str, String>;
-
 /// Adds what a source of lower rank says and no higher one did. An address belongs to the host beside
 /// it: it must not lead another one's host elsewhere.
-fn add(settings: &mut Settings, lower: Settings) {
+fn add(settings: &mut Variables, lower: Variables) {
     if settings.contains_key("PGHOST") {
         settings.entry("PGHOSTADDR").or_default();
     }
@@ -68,12 +64,12 @@ fn add(settings: &mut Settings, lower: Settings) {
 #[derive(Clone)]
 pub(super) struct Connection {
     /// Variables to set; `PGPASSWORD` among them where we know one.
-    variables: Settings,
+    variables: Variables,
 }
 
 impl Connection {
     /// Resolves a target's connection, to this database where one is given. The password is read now.
-    pub(super) fn resolve(config: &Postgres, database: Option<&str>, cx: &Context) -> Result<Self> {
+    pub(super) fn resolve(config: &Postgres, database: Option<&str>, site: &Site, cx: &Context) -> Result<Self> {
         let database = database.map(str::to_owned).or_else(|| match &config.databases {
             Databases::One(name) => name.clone(),
             Databases::Several(_) | Databases::All { .. } => None,
@@ -86,7 +82,11 @@ impl Connection {
             sslmode: config.sslmode.clone(),
             client_bin: None,
         };
-        Self::complete(given(&way, database, cx)?, config.uri.as_ref(), cx)
+        let given = given(&way, database, cx)?;
+        match site {
+            Site::Host(_) => Self::complete(given, config.uri.as_ref(), cx),
+            Site::Inside(inside) => Self::settled(given, inside.settings()),
+        }
     }
 
     /// Resolves the way to another server than the target's, to this database.
@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// Adds to what is given what the address, the service file and the environment say.
-    fn complete(mut variables: Settings, uri: Option<&Secret>, cx: &Context) -> Result<Self> {
+    fn complete(mut variables: Variables, uri: Option<&Secret>, cx: &Context) -> Result<Self> {
         let mut service = cx.env.get("PGSERVICE").filter(|service| !service.is_empty()).map(str::to_owned);
         if let Some(uri) = uri {
             let mut uri = parse_uri(&uri.reveal(cx)?)?;
@@ -114,8 +114,13 @@ impl Connection {
         if let Some(service) = service {
             add(&mut variables, read_service(&service, &cx.env)?);
         }
-        let of_environment = VARIABLES.iter().filter_map(|(_, name)| Some((*name, cx.env.get(name)?.to_owned())));
-        add(&mut variables, of_environment.collect());
+        let of_environment = variable_names().filter_map(|name| Some((name, cx.env.get(name)?.to_owned())));
+        Self::settled(variables, of_environment.collect())
+    }
+
+    /// Adds what an environment says.
+    fn settled(mut variables: Variables, of_environment: Variables) -> Result<Self> {
+        add(&mut variables, of_environment);
         variables.retain(|_, value| !value.is_empty());
         if !variables.contains_key("PGDATABASE") {
             return Err(Error::new(Kind::Config, "no database is named").hint("set `database:` in the target, or PGDATABASE"));
@@ -161,17 +166,17 @@ impl Connection {
         }
     }
 
-    /// Gives a program this connection, under this application name.
-    pub(super) fn apply(&self, program: Program, application: &str) -> Program {
-        let clean = program.without_env_prefix("PG").env("LC_ALL", "C");
-        let with = self.variables.iter().fold(clean, |program, (name, value)| program.env(*name, value.as_str()));
-        with.env("PGAPPNAME", application)
+    /// What gives a program this connection, under this application name.
+    pub(super) fn variables(&self, application: &str) -> Variables {
+        let mut variables = self.variables.clone();
+        variables.insert("PGAPPNAME", application.to_owned());
+        variables
     }
 }
 
 /// What the config says of a server.
-fn given(way: &Server, database: Option<String>, cx: &Context) -> Result<Settings> {
-    let mut given = Settings::new();
+fn given(way: &Server, database: Option<String>, cx: &Context) -> Result<Variables> {
+    let mut given = Variables::new();
     let mut set = |name, value: Option<String>| value.map(|value| given.insert(name, value));
     set("PGHOST", way.host.clone());
     set("PGPORT", way.port.map(|port| port.to_string()));
@@ -184,7 +189,7 @@ fn given(way: &Server, database: Option<String>, cx: &Context) -> Result<Setting
 
 /// Reads `postgresql://[user[:password]@][host[:port][,...]][/dbname][?parameter=value&...]`. As in libpq a
 /// parameter wins over what stands before it.
-fn parse_uri(uri: &str) -> Result<Settings> {
+fn parse_uri(uri: &str) -> Result<Variables> {
     let wrong = |what: &str| {
         Error::new(Kind::Config, format!("the `uri:` can't be used: {what}"))
             .hint("it reads postgresql://user:password@host:port/database?sslmode=require, special characters as %XX")
@@ -195,7 +200,7 @@ fn parse_uri(uri: &str) -> Result<Settings> {
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let mut found = Settings::new();
+    let mut found = Variables::new();
     let mut add = |name, value: &str| -> Result<()> {
         if !value.is_empty() {
             found.insert(name, percent_decode(value).ok_or_else(|| wrong("an escape is not %XX of UTF-8 text"))?);
@@ -253,12 +258,17 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
+/// All variables that libpq reads, but for the service's.
+pub(super) fn variable_names() -> impl Iterator<Item = &'static str> {
+    VARIABLES.iter().map(|(_, name)| *name)
+}
+
 fn variable_of(parameter: &str) -> Option<&'static str> {
     VARIABLES.iter().find(|(name, _)| *name == parameter).map(|(_, variable)| *variable)
 }
 
 /// Reads one section of the service file (PostgreSQL documentation, "The Connection Service File").
-fn read_service(service: &str, env: &Env) -> Result<Settings> {
+fn read_service(service: &str, env: &Env) -> Result<Variables> {
     let home = env.get("HOME").map(|home| PathBuf::from(home).join(".pg_service.conf"));
     let own = env.get("PGSERVICEFILE").map(PathBuf::from).or(home);
     let system = PathBuf::from(env.get("PGSYSCONFDIR").unwrap_or("/etc/postgresql-common")).join("pg_service.conf");
@@ -276,7 +286,7 @@ fn read_service(service: &str, env: &Env) -> Result<Settings> {
 }
 
 /// The settings of a section; `None` where there is no such section, `Err` names an unusable parameter.
-fn service_section(text: &str, service: &str) -> Option<Result<Settings, String>> {
+fn service_section(text: &str, service: &str) -> Option<Result<Variables, String>> {
     let header = format!("[{service}]");
     let mut lines = text.lines().map(str::trim).skip_while(|line| *line != header);
     lines.next()?;
@@ -292,7 +302,7 @@ fn service_section(text: &str, service: &str) -> Option<Result<Settings, String>
 mod tests {
     use super::*;
 
-    fn settings(pairs: &[(&'static str, &str)]) -> Settings {
+    fn settings(pairs: &[(&'static str, &str)]) -> Variables {
         pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
     }
 
@@ -318,7 +328,7 @@ mod tests {
     #[test]
     fn an_address_leads_no_other_hosts_name_elsewhere() {
         let merged = |ranks: &[&[(&'static str, &str)]]| {
-            let mut all = Settings::new();
+            let mut all = Variables::new();
             for rank in ranks {
                 add(&mut all, settings(rank));
             }

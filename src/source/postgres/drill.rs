@@ -5,13 +5,16 @@ use std::io::{self, Write};
 
 use super::arrival::Arrival;
 use super::client::{Programs, Psql, Version, quote_identifier};
-use super::cluster::{Cluster, ServerPrograms, find_server_programs, warn_of};
+use super::cluster::{Cluster, FoundContainer, ServerPrograms, find_server_programs, warn_of};
 use super::connection::Connection;
 use super::facts::RestoreFacts;
 use super::globals::Replay;
+use super::inside;
+use super::parallel;
 use super::scratch::{creation_options, drill_name};
+use super::site::Site;
 use super::{MAINTENANCE, Postgres, application_of_restore, load, maintenance, restore_facts};
-use crate::config::model::DrillPlace;
+use crate::config::model::{self, DrillPlace};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
 use crate::observe::Event;
@@ -37,27 +40,62 @@ const WORKERS: [&str; 14] = [
 
 /// Looks whether a drill could be held; makes nothing.
 pub(super) fn check(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {
-    if is_temporary(source, landing) {
-        server_programs(source, landing, cx).map(|(_, warnings)| warnings)
-    } else {
-        on_server(source, landing, cx).map(|arrival| arrival.warnings)
+    match temporary(source, landing, cx)? {
+        Some(Temporary::Here) => server_programs(source, landing, cx).map(|(_, warnings)| warnings),
+        Some(Temporary::Container(_)) => {
+            let jobs = landing.options.jobs.or(source.config.jobs).filter(|jobs| jobs.get() > 1);
+            let has_none = jobs.is_some() && landing.facts.format == load::CUSTOM;
+            Ok(has_none.then(|| parallel::no_file_in("the drill's container")).into_iter().collect())
+        }
+        None => on_server(source, landing, cx).map(|arrival| arrival.warnings),
     }
 }
 
-/// Roles and tablespaces have no scratch place on a server that is in use.
-fn is_temporary(source: &Postgres, landing: &Landing<'_>) -> bool {
-    landing.unit.is_globals() || matches!(source.config.drill.place, DrillPlace::Temporary)
+/// A server for the drill alone.
+enum Temporary {
+    /// On this machine.
+    Here,
+    /// In a container of the same image as this one.
+    Container(FoundContainer),
+}
+
+/// Which is made; none where the drill goes to a server that lives. Roles and tablespaces have no scratch place on one that
+/// is in use.
+fn temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Option<Temporary>> {
+    let is_globals = landing.unit.is_globals();
+    match (&source.config.drill.place, &source.config.container) {
+        (DrillPlace::Temporary, _) => Ok(Some(Temporary::Here)),
+        (DrillPlace::Container, Some(container)) => alike(container, cx).map(Temporary::Container).map(Some),
+        (_, Some(container)) if is_globals => alike(container, cx).map(Temporary::Container).map(Some),
+        (_, None) if is_globals => Ok(Some(Temporary::Here)),
+        _ => Ok(None),
+    }
+}
+
+/// The target's container, running or not, whose image is on this machine.
+fn alike(wanted: &model::Container, cx: &Context) -> Result<FoundContainer> {
+    let otherwise = "without it, drill with programs of this machine: `drill: { cluster: temporary }`";
+    let found = inside::find(wanted, cx).map_err(|error| {
+        let hint = error.hint_text().map_or(otherwise.to_owned(), |hint| format!("{hint}; {otherwise}"));
+        error.hint(hint).step("place")
+    })?;
+    let (engine, container) = &found;
+    if engine.image(&container.image, cx)?.is_none() {
+        let cause = format!("the image of container {} is not on this machine any more", container.name);
+        return Err(Error::new(Kind::Child, cause).hint(format!("make the container anew; {otherwise}")).step("place"));
+    }
+    Ok(found)
 }
 
 /// Makes the scratch place of a drill.
 pub(super) fn stage(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
-    if is_temporary(source, landing) {
-        return in_temporary(source, landing, cx);
+    if let Some(temporary) = temporary(source, landing, cx)? {
+        return in_temporary(source, &temporary, landing, cx);
     }
     let arrival = on_server(source, landing, cx)?;
     let is_alike = is_alike(landing, arrival.server_major);
     let place = match &source.config.drill.place {
-        DrillPlace::Server(_) => format!("a scratch database over {}", arrival.admin.connection.describe()),
+        DrillPlace::Server(_) => format!("a scratch database over {}", arrival.admin.describe()),
         _ => "a scratch database on the target's server".into(),
     };
     into(arrival, Place { text: place, warnings: Vec::new(), cluster: None, is_alike, cx: cx.clone() })
@@ -72,11 +110,11 @@ fn on_server(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<A
     let admin = match &source.config.drill.place {
         DrillPlace::Server(server) => {
             let connection = Connection::to_server(server, MAINTENANCE[0], cx).map_err(|error| error.step("connect"))?;
-            let client_bin = server.client_bin.as_deref().or(source.config.client_bin.as_deref());
-            let found = Programs::look("psql", client_bin, cx)?;
+            let client_bin = server.client_bin.as_ref().or(source.config.client_bin.as_ref());
+            let found = Programs::look("psql", &Site::Host(client_bin.cloned()), cx)?;
             maintenance(&found, &Psql { client: found.newest()?, connection, application: application_of_restore()? }, cx)?
         }
-        _ => source.admin(application_of_restore()?, cx)?,
+        _ => source.admin(application_of_restore()?, &source.site(cx)?, cx)?,
     };
     let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
     source.arrive(admin, &name, landing, facts, cx)
@@ -118,12 +156,22 @@ fn server_programs(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Re
 }
 
 /// Makes a server for the drill alone, and what the dump names on it.
-fn in_temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
+fn in_temporary(source: &Postgres, which: &Temporary, landing: &Landing<'_>, cx: &Context) -> Result<Box<dyn Sink>> {
     let mut facts = restore_facts(landing.facts)?;
-    let (programs, _) = server_programs(source, landing, cx)?;
-    let cluster = Cluster::start(&programs, source.config.client_bin.as_deref(), application_of_restore()?, landing.bytes, cx)?;
+    let application = application_of_restore()?;
+    let cluster = match which {
+        Temporary::Here => {
+            let (programs, _) = server_programs(source, landing, cx)?;
+            Cluster::start(&programs, &Site::Host(source.config.client_bin.clone()), application, landing.bytes, cx)?
+        }
+        Temporary::Container(container) => {
+            let wanted = landing.facts.server_version.as_deref().and_then(Version::parse);
+            Cluster::start_in(container, wanted.as_ref(), application, landing.state_dir, cx)?
+        }
+    };
     let place = cluster.describe();
-    let is_alike = is_alike(landing, programs.version.major);
+    let server_major = cluster.version().major;
+    let is_alike = is_alike(landing, server_major);
     if landing.unit.is_globals() {
         let inner = Box::new(Replay::start(cluster.psql().clone(), cx)?);
         return Ok(Box::new(DrillSink {
@@ -132,7 +180,7 @@ fn in_temporary(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Resul
         }));
     }
     cluster.make_placeholders(&facts)?;
-    let warnings: Vec<String> = choose_locale(cluster.psql(), &mut facts, programs.version.major, cx)?.into_iter().collect();
+    let warnings: Vec<String> = choose_locale(cluster.psql(), &mut facts, server_major, cx)?.into_iter().collect();
     let is_alike = is_alike && warnings.is_empty();
     let name = drill_name(landing.facts.database.as_deref().unwrap_or("database"))?;
     let mut arrival = source.arrive(cluster.psql().clone(), &name, landing, facts, cx)?;

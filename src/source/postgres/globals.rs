@@ -5,19 +5,20 @@ mod replay;
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
-use std::path::Path;
 
 use serde::Deserialize;
 
 use super::census::identifier;
-use super::client::{Client, Programs, Psql, quote_array, quote_identifier};
+use super::client::{CLIENT_ENCODING, Client, Programs, Psql, quote_array, quote_identifier};
 use super::facts::RestoreFacts;
 use super::lexer::{Lexer, Token, Visitor};
+use super::site::Site;
 use super::statement::strip_word;
 use super::{KIND, Postgres, application_of_restore, diagnosis, restore_facts};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::host::process::{Child, Exit, Program};
+use crate::host::engine::Stdin;
+use crate::host::process::{Child, Exit};
 use crate::source::{Capture, CaptureInfo, Comparison, Facts, Inventory, Landing, Probe, Published, Sink, Staged};
 
 pub(super) use replay::Replay;
@@ -49,11 +50,11 @@ const QUESTION: &str = "SELECT json_build_object(
   'sees_passwords', has_table_privilege('pg_catalog.pg_authid', 'SELECT'));";
 
 /// Asks the server, and finds the program.
-fn look(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<(ServerFacts, Client, Vec<String>)> {
+fn look(psql: &Psql, site: &Site, cx: &Context) -> Result<(ServerFacts, Client, Vec<String>)> {
     let facts: ServerFacts =
         psql.ask(QUESTION, "asking the server about its roles", cx).map_err(|error| error.step("connect"))?;
     let version = super::server_version(&facts.server_version)?;
-    let client = Programs::look("pg_dumpall", client_bin, cx)?.fitting(&version)?;
+    let client = Programs::look("pg_dumpall", site, cx)?.fitting(&version)?;
     let mut warnings: Vec<String> = client.newer_than(&version).into_iter().collect();
     if !facts.sees_passwords {
         warnings.push(
@@ -65,19 +66,23 @@ fn look(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<(ServerF
 }
 
 /// What a backup would do.
-pub(super) fn probe(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<Probe> {
-    let (facts, client, warnings) = look(psql, client_bin, cx)?;
+pub(super) fn probe(psql: &Psql, site: &Site, cx: &Context) -> Result<Probe> {
+    let (facts, client, warnings) = look(psql, site, cx)?;
     let version = client.version_text();
-    let way = format!("pg_dumpall {} over {}", version.as_deref().unwrap_or_default(), psql.connection.describe());
+    let way = match client.site.inside() {
+        None => format!("pg_dumpall {} over {}", version.as_deref().unwrap_or_default(), psql.connection.describe()),
+        Some(inside) => format!("{} ({}), over {}", inside.way(), client.title(), psql.connection.describe()),
+    };
     Ok(Probe { server_version: facts.short_version(), client_version: version, way, warnings, ..Probe::default() })
 }
 
 /// Starts pg_dumpall.
-pub(super) fn capture(psql: &Psql, client_bin: Option<&Path>, cx: &Context) -> Result<Box<dyn Capture>> {
-    let (facts, client, warnings) = look(psql, client_bin, cx)?;
+pub(super) fn capture(psql: &Psql, site: &Site, cx: &Context) -> Result<Box<dyn Capture>> {
+    let (facts, client, warnings) = look(psql, site, cx)?;
     let without = (!facts.sees_passwords).then_some("--no-role-passwords");
-    let program = Program::new(&client.path).args(["--globals-only", "--no-password"]).args(without);
-    let program = psql.connection.apply(program, &psql.application).env("PGCLIENTENCODING", "UTF8");
+    let mut variables = psql.variables();
+    variables.insert(CLIENT_ENCODING, "UTF8".to_owned());
+    let program = client.program(Stdin::Leash, &variables).args(["--globals-only", "--no-password"]).args(without);
     let child = program.spawn_reader(cx)?;
     Ok(Box::new(GlobalsCapture { child, reader: RoleReader::default(), facts, client, warnings }))
 }
@@ -102,22 +107,23 @@ impl Read for GlobalsCapture {
 impl Capture for GlobalsCapture {
     fn finish(mut self: Box<Self>) -> Result<CaptureInfo> {
         let finished = self.child.wait()?;
-        if !finished.exit.is_success() {
-            let way_out = match finished.exit {
-                Exit::Code(_) => format!("run {} --globals-only by hand, as this user", self.client.path.display()),
+        let (exit, said) = self.client.site.ended("pg_dumpall", &finished)?;
+        if !exit.is_success() {
+            let way_out = match exit {
+                Exit::Code(_) => format!("run {} --globals-only by hand, as this user", self.client.by_hand()),
                 Exit::Signal(_) => "find out who sent the signal: where memory ran out, the kernel's log says so".to_owned(),
             };
-            return Err(diagnosis::failed("pg_dumpall", finished.exit, &finished.stderr_tail).hint_if_none(way_out));
+            return Err(self.client.site.failed("pg_dumpall", exit, &said).hint_if_none(way_out));
         }
         if !self.reader.lexer.is_complete() {
             return Err(Error::new(
                 Kind::Child,
                 "pg_dumpall exited with code 0, but what it wrote does not end as a whole dump does",
             )
-            .hint(format!("is {} the real pg_dumpall? run it by hand and look at its last lines", self.client.path.display())));
+            .hint(format!("is {} the real pg_dumpall? run it by hand and look at its last lines", self.client.by_hand())));
         }
         let mut warnings = std::mem::take(&mut self.warnings);
-        warnings.extend(diagnosis::warnings(&finished.stderr_tail));
+        warnings.extend(diagnosis::warnings(&said));
         let restore = RestoreFacts {
             roles: std::mem::take(&mut self.facts.roles),
             tablespaces: std::mem::take(&mut self.facts.tablespaces),
@@ -133,7 +139,7 @@ impl Capture for GlobalsCapture {
                 .map_err(|error| Error::new(Kind::Internal, "can't write down the server's facts").source(error))?,
         };
         let inventory = Inventory { schema: 1, roles: Some(self.reader.roles.0), ..Inventory::default() };
-        Ok(CaptureInfo { facts, inventory, warnings })
+        Ok(CaptureInfo { facts, inventory, warnings, doubts: Vec::new() })
     }
 }
 
@@ -177,7 +183,7 @@ fn missing(source: &Postgres, landing: &Landing<'_>, cx: &Context) -> Result<(Ps
             .hint("--missing-roles creates the roles that are absent, without login or password; --output FILE gives the SQL to look into")
             .step("examine"));
     }
-    let admin = source.admin(application_of_restore()?, cx)?;
+    let admin = source.admin(application_of_restore()?, &source.site(cx)?, cx)?;
     let roles = absent(&admin, &restore_facts(landing.facts)?.roles, cx)?;
     Ok((admin, roles))
 }
@@ -271,7 +277,7 @@ impl Staged for StagedRoles {
 
     fn publish(self: Box<Self>) -> Result<Published> {
         create(&self.admin, &self.missing, &self.cx)?;
-        let server = format!("the server over {}", self.admin.connection.describe());
+        let server = format!("the server over {}", self.admin.describe());
         let (place, notes) = match self.missing.as_slice() {
             [] => (format!("{server} (it has all of the roles: nothing was made)"), Vec::new()),
             made => {
@@ -280,7 +286,7 @@ impl Staged for StagedRoles {
                 (format!("{server} ({} made)", counted(made.len())), vec![note])
             }
         };
-        Ok(Published { place, warnings: Vec::new(), notes })
+        Ok(Published { place, warnings: Vec::new(), doubts: Vec::new(), notes })
     }
 
     fn discard(self: Box<Self>) -> Result<()> {

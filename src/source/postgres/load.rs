@@ -3,17 +3,16 @@
 //! answer must come back; on any failure psql is killed before its input ends.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use super::arrival::Arrival;
-use super::client::{Programs, Version, quote_literal};
-use super::diagnosis;
+use super::client::{Programs, Psql, Version, quote_literal};
 use super::filter::Filter;
 use super::globals;
 use super::options;
 use super::parallel::{self, Spool};
 use super::properties;
 use super::scratch::{Scratch, random_word};
+use super::site::Site;
 use super::staged::StagedDatabase;
 use super::unpack::Unpack;
 use crate::error::{Error, Kind, Result};
@@ -21,12 +20,14 @@ use crate::host::Context;
 use crate::host::process::Child;
 use crate::source::{Sink, Staged};
 
+/// What psql does, for messages.
+const DOING: &str = "loading with psql";
 /// A manifest's format of an archive.
 pub(super) const CUSTOM: &str = "custom";
 
 /// Finds what a stream of this format needs, and decides whether several objects are loaded at once; changes nothing.
 /// `wrote` is the major version of the pg_dump that wrote it, 0 where it is not known.
-pub(super) fn prepare(arrival: &mut Arrival, client_bin: Option<&Path>, wrote: u32, cx: &Context) -> Result<()> {
+pub(super) fn prepare(arrival: &mut Arrival, site: &Site, wrote: u32, cx: &Context) -> Result<()> {
     if arrival.format != CUSTOM {
         if arrival.options.jobs.is_some() {
             let text =
@@ -36,7 +37,7 @@ pub(super) fn prepare(arrival: &mut Arrival, client_bin: Option<&Path>, wrote: u
         return Ok(());
     }
     let (server, by) = (Version::of_major(arrival.server_major), Version::of_major(wrote));
-    arrival.pg_restore = Some(Programs::look("pg_restore", client_bin, cx)?.fitting_archive(&server, Some(&by))?);
+    arrival.pg_restore = Some(Programs::look("pg_restore", site, cx)?.fitting_archive(&server, Some(&by))?);
     parallel::decide(arrival)
 }
 
@@ -79,7 +80,7 @@ impl TextSink {
             // The filter lets no backslash command through in any case.
             tracing::debug!("this psql has no restricted mode");
         }
-        psql.write_all(preamble.as_bytes()).map_err(|error| load_failed(&mut psql, error))?;
+        psql.write_all(preamble.as_bytes()).map_err(|error| load_failed(&session, &mut psql, error))?;
         let filter = Filter::new(arrival.omit.clone());
         Ok(Self { psql, scratch, filter, arrival, cx: cx.clone() })
     }
@@ -88,7 +89,7 @@ impl TextSink {
         let text = self.filter.take();
         let written = self.psql.write_all(text);
         text.clear();
-        written.map_err(|error| load_failed(&mut self.psql, error))
+        written.map_err(|error| load_failed(&self.arrival.admin, &mut self.psql, error))
     }
 
     /// Asks for a random answer behind the last statement, and ends psql.
@@ -100,14 +101,19 @@ impl TextSink {
             quote_literal(&one),
             quote_literal(&two)
         );
-        self.psql.write_all(question.as_bytes()).map_err(|error| load_failed(&mut self.psql, error))?;
+        self.psql.write_all(question.as_bytes()).map_err(|error| load_failed(&self.arrival.admin, &mut self.psql, error))?;
         self.psql.close_stdin();
         let finished = self.psql.wait()?;
-        if !finished.exit.is_success() {
-            return Err(diagnosis::failed("loading with psql", finished.exit, &finished.stderr_tail));
+        let (exit, said) = self.arrival.admin.client.site.ended(DOING, &finished)?;
+        if !exit.is_success() {
+            return Err(self.arrival.admin.failed(DOING, exit, &said));
         }
         let said = String::from_utf8_lossy(&finished.stdout_tail);
         if said.lines().last() != Some(format!("{one}{two}").as_str()) {
+            // What it said of its end may come before what it said before.
+            if let Some(inside) = self.arrival.admin.client.site.inside() {
+                return Err(inside.cut(DOING));
+            }
             return Err(Error::new(Kind::Damaged, "psql exited with code 0, but did not get to the end of the dump")
                 .hint("the dump is cut inside a statement: verify the backup, and take another one"));
         }
@@ -154,16 +160,14 @@ pub(super) fn loaded(mut scratch: Scratch, arrival: Arrival, left_out: &[String]
 }
 
 /// Why psql took no more: what it said, where it ended; else the write's own error.
-fn load_failed(psql: &mut Child, error: io::Error) -> Error {
+fn load_failed(by: &Psql, psql: &mut Child, error: io::Error) -> Error {
     let error = crate::error::from_io(error, Kind::Child, "psql took no more of the dump");
     // Only where it has ended: waiting would end its input, and what came so far would be applied.
     if error.kind() != Kind::Child {
         return error.step("load");
     }
-    match psql.wait() {
-        Ok(finished) if !finished.exit.is_success() => {
-            diagnosis::failed("loading with psql", finished.exit, &finished.stderr_tail).step("load")
-        }
+    match psql.wait().and_then(|finished| by.client.site.ended(DOING, &finished)) {
+        Ok((exit, said)) if !exit.is_success() => by.failed(DOING, exit, &said).step("load"),
         Ok(_) => error.step("load"),
         Err(other) => other.step("load"),
     }

@@ -16,6 +16,7 @@ mod facts;
 mod filter;
 mod former;
 mod globals;
+mod inside;
 mod lexer;
 mod load;
 mod options;
@@ -25,6 +26,7 @@ mod properties;
 mod replace;
 mod row_end;
 mod scratch;
+mod site;
 mod spelling;
 mod staged;
 mod statement;
@@ -33,8 +35,13 @@ mod unpack;
 use self::arrival::Arrival;
 use self::capture::DumpCapture;
 use self::client::{Client, Programs, Psql, Version};
+pub use self::cluster::collect as collect_drills;
 use self::connection::Connection;
 use self::facts::{RestoreFacts, SourceFacts};
+use self::inside::Inside;
+use self::site::Site;
+use std::sync::Arc;
+
 use crate::config::model::{self, Databases};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -62,7 +69,7 @@ impl Postgres {
     }
 
     /// The way to the database of a unit; to the server's maintenance database for one that is none.
-    fn connection(&self, unit: &UnitName, cx: &Context) -> Result<Connection> {
+    fn connection(&self, unit: &UnitName, site: &Site, cx: &Context) -> Result<Connection> {
         let database = match &self.config.databases {
             _ if unit.is_globals() => Some(MAINTENANCE[0]),
             Databases::One(_) => None,
@@ -71,19 +78,22 @@ impl Postgres {
                 Some(unit.database_of(&self.target).ok_or_else(unknown)?)
             }
         };
-        Connection::resolve(&self.config, database, cx).map_err(|error| error.step("connect"))
+        Connection::resolve(&self.config, database, site, cx).map_err(|error| error.step("connect"))
     }
 
     /// psql on the database of a unit, under this application name: the newest, until the server has said its version.
-    fn psql(&self, unit: &UnitName, application: String, cx: &Context) -> Result<Psql> {
-        let connection = self.connection(unit, cx)?;
-        let client = self.programs("psql", cx)?.newest()?;
+    fn psql(&self, unit: &UnitName, application: String, site: &Site, cx: &Context) -> Result<Psql> {
+        let connection = self.connection(unit, site, cx)?;
+        let client = Programs::look("psql", site, cx)?.newest()?;
         Ok(Psql { client, connection, application })
     }
 
-    /// All of a client program that this target may use.
-    fn programs(&self, name: &str, cx: &Context) -> Result<Programs> {
-        Programs::look(name, self.config.client_bin.as_deref(), cx)
+    /// Where this target's client programs are. It is asked for once for each thing that is done.
+    fn site(&self, cx: &Context) -> Result<Site> {
+        match &self.config.container {
+            None => Ok(Site::Host(self.config.client_bin.clone())),
+            Some(container) => Ok(Site::Inside(Arc::new(Inside::resolve(container, cx)?))),
+        }
     }
 
     /// What a unit's backup needs: its database's facts, psql and pg_dump (or what else dumps it) that fit its server, and
@@ -91,9 +101,10 @@ impl Postgres {
     fn source_of(&self, mut psql: Psql, dumps: &str, cx: &Context) -> Result<(SourceFacts, Psql, Client, Vec<String>)> {
         let facts = facts::of_source(&psql, cx).map_err(|error| self.named(error).step("connect"))?;
         let server = server_version(&facts.server_version)?;
-        let pg_dump = self.programs(dumps, cx)?.fitting(&server)?;
+        let site = psql.client.site.clone();
+        let pg_dump = Programs::look(dumps, &site, cx)?.fitting(&server)?;
         if psql.client.version.as_ref().is_none_or(|own| own.major != server.major) {
-            psql.client = self.programs("psql", cx)?.fitting(&server)?;
+            psql.client = Programs::look("psql", &site, cx)?.fitting(&server)?;
         }
         let newer = [&pg_dump, &psql.client].into_iter().find_map(|client| client.newer_than(&server));
         let warnings = newer.into_iter().chain(unseen(&facts)).collect();
@@ -101,9 +112,10 @@ impl Postgres {
     }
 
     /// psql that fits the target's server, on a database of it that is there whatever becomes of the target's own.
-    fn admin(&self, application: String, cx: &Context) -> Result<Psql> {
-        let connection = Connection::resolve(&self.config, Some(MAINTENANCE[0]), cx).map_err(|error| error.step("connect"))?;
-        let found = self.programs("psql", cx)?;
+    fn admin(&self, application: String, site: &Site, cx: &Context) -> Result<Psql> {
+        let connection =
+            Connection::resolve(&self.config, Some(MAINTENANCE[0]), site, cx).map_err(|error| error.step("connect"))?;
+        let found = Programs::look("psql", site, cx)?;
         maintenance(&found, &Psql { client: found.newest()?, connection, application }, cx)
     }
 
@@ -123,11 +135,16 @@ impl Postgres {
     }
 
     fn examine(&self, landing: &Landing<'_>, cx: &Context) -> Result<Arrival> {
+        if let Destination::Directory(_) | Destination::Volume(_) = landing.to {
+            return Err(Error::new(Kind::Refused, "the backup is one of a database, and can't be unpacked into files")
+                .hint("restore it with --to-database NAME, or take the dump with --output FILE"));
+        }
         let restore = restore_facts(landing.facts)?;
-        let admin = self.admin(application_of_restore()?, cx)?;
+        let site = self.site(cx)?;
+        let admin = self.admin(application_of_restore()?, &site, cx)?;
         let wanted = match landing.to {
             Destination::Database(name) => name.clone(),
-            _ => self.connection(landing.unit, cx)?.database().to_owned(),
+            _ => self.connection(landing.unit, &site, cx)?.database().to_owned(),
         };
         if wanted.is_empty() || wanted.len() > MAX_NAME_LEN {
             let what = format!("{wanted:?} can't be a database's name: PostgreSQL takes 1 to {MAX_NAME_LEN} bytes");
@@ -141,7 +158,8 @@ impl Postgres {
         let mut arrival = arrival::examine(admin, wanted, landing, facts, cx)?;
         let wrote = landing.facts.client_version.as_deref().and_then(Version::parse).map_or(0, |version| version.major);
         arrival.options.jobs = arrival.options.jobs.or(self.config.jobs.filter(|_| arrival.format == load::CUSTOM));
-        load::prepare(&mut arrival, self.config.client_bin.as_deref(), wrote, cx)?;
+        let site = arrival.admin.client.site.clone();
+        load::prepare(&mut arrival, &site, wrote, cx)?;
         Ok(arrival)
     }
 }
@@ -153,7 +171,7 @@ impl Source for Postgres {
                 Ok(Units { units: self.config.known_units(&self.target), left_out: Vec::new() })
             }
             Databases::All { exclude } => {
-                let admin = self.admin("db-backup-tools units".into(), cx)?;
+                let admin = self.admin("db-backup-tools units".into(), &self.site(cx)?, cx)?;
                 let (databases, left_out) = databases::databases(&admin, exclude, cx)?;
                 let units = databases.iter().map(|name| UnitName::of_database(&self.target, name));
                 Ok(Units { units: units.chain(self.config.known_units(&self.target)).collect(), left_out })
@@ -169,13 +187,13 @@ impl Source for Postgres {
     }
 
     fn probe(&self, unit: &UnitName, cx: &Context) -> Result<Probe> {
-        let psql = self.psql(unit, "db-backup-tools probe".into(), cx)?;
+        let site = self.site(cx)?;
+        let psql = self.psql(unit, "db-backup-tools probe".into(), &site, cx)?;
         if unit.is_globals() {
-            return globals::probe(&self.admin("db-backup-tools probe".into(), cx)?, self.config.client_bin.as_deref(), cx);
+            return globals::probe(&self.admin("db-backup-tools probe".into(), &site, cx)?, &site, cx);
         }
         let (facts, psql, pg_dump, mut warnings) = self.source_of(psql, "pg_dump", cx)?;
         let role = psql.connection.user().map_or(String::new(), |user| format!(" as {user}"));
-        let (dumps, asks) = (pg_dump.describe(), psql.client.describe());
         let mut unreadable = facts::unreadable(&psql, cx).map_err(|error| error.step("privileges"))?;
         if options::leaves_out(&self.config.filter) {
             warnings.extend(options::doubtful(&std::mem::take(&mut unreadable)));
@@ -184,20 +202,17 @@ impl Source for Postgres {
             server_version: Some(facts.short_version()),
             client_version: pg_dump.version_text(),
             estimated_bytes: facts.bytes,
-            way: format!("{dumps} and {asks}, over {}{role}, database {}", psql.connection.describe(), facts.database),
+            way: format!("{}, over {}{role}, database {}", way_of(&pg_dump, &psql), psql.connection.describe(), facts.database),
             unreadable,
             warnings,
         })
     }
 
     fn capture(&self, unit: &UnitName, id: Id, cx: &Context) -> Result<Box<dyn Capture>> {
-        let psql = self.psql(unit, application_name(unit, id), cx)?;
+        let site = self.site(cx)?;
+        let psql = self.psql(unit, application_name(unit, id), &site, cx)?;
         if unit.is_globals() {
-            return globals::capture(
-                &maintenance(&self.programs("psql", cx)?, &psql, cx)?,
-                self.config.client_bin.as_deref(),
-                cx,
-            );
+            return globals::capture(&maintenance(&Programs::look("psql", &site, cx)?, &psql, cx)?, &site, cx);
         }
         let (facts, psql, pg_dump, warnings) = self.source_of(psql, "pg_dump", cx)?;
         Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))
@@ -207,7 +222,7 @@ impl Source for Postgres {
         match landing.to {
             Destination::Drill => drill::check(self, landing, cx),
             _ if landing.unit.is_globals() => globals::check(self, landing, cx),
-            Destination::Own | Destination::Database(_) => self.examine(landing, cx).map(|arrival| arrival.warnings),
+            _ => self.examine(landing, cx).map(|arrival| arrival.warnings),
         }
     }
 
@@ -215,7 +230,7 @@ impl Source for Postgres {
         match landing.to {
             Destination::Drill => drill::stage(self, landing, cx),
             _ if landing.unit.is_globals() => globals::stage(self, landing, cx),
-            Destination::Own | Destination::Database(_) => load::into(self.examine(landing, cx)?, cx),
+            _ => load::into(self.examine(landing, cx)?, cx),
         }
     }
 }
@@ -233,6 +248,14 @@ fn maintenance(found: &Programs, psql: &Psql, cx: &Context) -> Result<Psql> {
         }
     }
     Err(failure.unwrap_or_else(|| Error::new(Kind::Database, "no maintenance database answers")).step("connect"))
+}
+
+/// Which programs run where, for a person.
+fn way_of(dumps: &Client, psql: &Psql) -> String {
+    match dumps.site.inside() {
+        None => format!("{} and {}", dumps.describe(), psql.client.describe()),
+        Some(inside) => format!("{} ({}, {})", inside.way(), dumps.title(), psql.client.title()),
+    }
 }
 
 /// What a manifest of ours says that a restore needs.

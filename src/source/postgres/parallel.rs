@@ -12,13 +12,12 @@ use tempfile::TempDir;
 use super::archive::Judge;
 use super::arrival::Arrival;
 use super::client::quote_identifier;
-use super::diagnosis;
 use super::filter::Omit;
 use super::load::loaded;
 use super::options;
 use super::scratch::Scratch;
 use crate::error::{Error, Kind, Result};
-use crate::host::process::Program;
+use crate::host::engine::Stdin;
 use crate::host::{Context, files};
 use crate::quantity::show_bytes;
 use crate::source::{Sink, Staged};
@@ -37,6 +36,11 @@ pub(super) fn decide(arrival: &mut Arrival) -> Result<()> {
     if arrival.options.jobs.is_none() {
         return Ok(());
     }
+    if let Some(inside) = arrival.pg_restore.as_ref().and_then(|client| client.site.inside()) {
+        arrival.warnings.push(no_file_in(&inside.describe()));
+        arrival.options.jobs = None;
+        return Ok(());
+    }
     let version = arrival.pg_restore.as_ref().and_then(|client| client.version.as_ref());
     if let Some(version) =
         version.filter(|version| version.major >= TRANSACTION_TIMEOUT && arrival.server_major < TRANSACTION_TIMEOUT)
@@ -49,6 +53,13 @@ pub(super) fn decide(arrival: &mut Arrival) -> Result<()> {
         return Ok(());
     }
     check_room(&arrival.state_dir, arrival.bytes)
+}
+
+/// What is said where pg_restore runs in a container.
+pub(super) fn no_file_in(container: &str) -> String {
+    format!(
+        "--jobs has no effect: pg_restore would need the archive as a file in {container}; it is loaded one object after another"
+    )
 }
 
 fn check_room(state_dir: &Path, bytes: u64) -> Result<()> {
@@ -122,18 +133,18 @@ impl Spool {
             None => session.connection.clone(),
         };
         // An empty name stands for PGDATABASE. The archive is its stdin, which each job opens anew.
-        let program = Program::new(&pg_restore.path)
+        let program = pg_restore
+            .program(Stdin::Data, &connection.variables(&session.application))
             .args(["--dbname=", "--no-password", "--exit-on-error", "--use-list=list"])
             .arg(format!("--jobs={}", self.jobs))
             .args(omit.owners.then_some("--no-owner"))
             .args(omit.privileges.then_some("--no-privileges"))
             .arg("/dev/stdin")
             .directory(self.directory.path());
-        let program = connection.apply(program, &session.application);
         let file = self.file.try_clone().map_err(|error| spool_failed(&self.arrival.state_dir, error))?;
         let finished = program.spawn_on(file, &self.cx)?.wait()?;
         if !finished.exit.is_success() {
-            return Err(diagnosis::failed("loading with pg_restore", finished.exit, &finished.stderr_tail));
+            return Err(pg_restore.site.failed("loading with pg_restore", finished.exit, &finished.stderr_tail));
         }
         let owner = self.judge.public_owner().filter(|owner| !owner.is_empty() && !omit.owners);
         let Some(owner) = owner else { return Ok(()) };

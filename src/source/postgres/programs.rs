@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::inside::Inside;
+use super::site::{Site, Variables};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
+use crate::host::engine::Stdin;
 use crate::host::process::{Program, find_programs};
 
 /// Where distributions keep the programs of each version, and what follows the version there.
@@ -45,18 +48,36 @@ impl Version {
 /// A program that was found, and its version where it says one.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    pub site: Site,
     pub path: PathBuf,
     pub version: Option<Version>,
 }
 
 impl Client {
-    pub(super) fn at(path: PathBuf, cx: &Context) -> Result<Self> {
+    /// One of this machine.
+    pub(super) fn at(path: PathBuf, site: &Site, cx: &Context) -> Result<Self> {
         let limited = cx.with_cancel(cx.cancel.child(Some(VERSION_LIMIT))?);
         let said = Program::new(&path).arg("--version").env("LC_ALL", "C").output(b"", &limited);
         cx.cancel.check()?;
         let said = said.ok().filter(|said| said.exit.is_success());
         let version = said.and_then(|said| Version::parse(String::from_utf8_lossy(&said.stdout).lines().next()?));
-        Ok(Self { path, version })
+        Ok(Self { site: site.clone(), path, version })
+    }
+
+    /// It, to be given arguments, with these variables and no other that libpq reads.
+    pub(super) fn program(&self, stdin: Stdin, variables: &Variables) -> Program {
+        self.site.program(&self.path, stdin, variables)
+    }
+
+    /// How a person calls it.
+    pub(super) fn by_hand(&self) -> String {
+        self.site.inside().map_or_else(|| self.path.display().to_string(), |inside| inside.by_hand(&self.path))
+    }
+
+    /// Its name and version, for messages: `pg_dump 15.18`.
+    pub(super) fn title(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name} {}", self.version_text().unwrap_or_else(|| "of unknown version".into()))
     }
 
     /// Whether this psql has the restricted mode (`\restrict`, in the releases of August 2025).
@@ -80,9 +101,7 @@ impl Client {
 
     /// For messages: `pg_dump 15.18 in /usr/lib/postgresql/15/bin`.
     pub(super) fn describe(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let version = self.version_text().unwrap_or_else(|| "of unknown version".into());
-        format!("{name} {version} in {}", self.directory())
+        format!("{} in {}", self.title(), self.site.inside().map_or_else(|| self.directory(), Inside::describe))
     }
 
     fn directory(&self) -> String {
@@ -92,12 +111,11 @@ impl Client {
     /// A warning where it is newer than the server that it works with. One that does not say its version is not known to be.
     pub(super) fn newer_than(&self, server: &Version) -> Option<String> {
         self.version.as_ref().filter(|own| own.major > server.major)?;
-        let need = package(server.major);
-        Some(format!(
-            "{} is newer than the server ({}), and none of its own version is found: install {need}",
-            self.describe(),
-            server.text
-        ))
+        let what = format!("{} is newer than the server ({})", self.describe(), server.text);
+        Some(match self.site {
+            Site::Host(_) => format!("{what}, and none of its own version is found: install {}", package(server.major)),
+            Site::Inside(_) => what,
+        })
     }
 }
 
@@ -110,23 +128,30 @@ fn package(major: u32) -> String {
 #[derive(Debug)]
 pub(super) struct Programs {
     name: String,
-    /// `client_bin:` is what decided where to look.
-    configured: bool,
+    site: Site,
     /// In the order in which equals are preferred; never empty.
     found: Vec<Client>,
 }
 
 impl Programs {
-    /// Looks in `client_bin` alone where it is given, else on PATH and in the distributions' versioned
-    /// directories. None at all is an error.
-    pub(super) fn look(name: &str, client_bin: Option<&Path>, cx: &Context) -> Result<Self> {
-        let paths = candidates(name, client_bin, cx);
-        let found = paths.into_iter().map(|path| Client::at(path, cx)).collect::<Result<Vec<_>>>()?;
-        if found.is_empty() {
-            Err(not_found(name, client_bin))
-        } else {
-            Ok(Self { name: name.to_owned(), configured: client_bin.is_some(), found })
-        }
+    /// Looks there; on this machine in `client_bin` alone where it is given, else on PATH and in the distributions'
+    /// versioned directories. None at all is an error.
+    pub(super) fn look(name: &str, site: &Site, cx: &Context) -> Result<Self> {
+        let found = match site {
+            Site::Host(client_bin) => {
+                let paths = candidates(name, client_bin.as_deref(), cx);
+                let found = paths.into_iter().map(|path| Client::at(path, site, cx)).collect::<Result<Vec<_>>>()?;
+                if found.is_empty() {
+                    return Err(not_found(name, client_bin.as_deref()));
+                }
+                found
+            }
+            Site::Inside(inside) => {
+                let found = inside.look(name, cx)?.into_iter();
+                found.map(|(path, version)| Client { site: site.clone(), path, version }).collect()
+            }
+        };
+        Ok(Self { name: name.to_owned(), site: site.clone(), found })
     }
 
     /// The newest: for the first question to a server, whose version is not known yet.
@@ -161,10 +186,12 @@ impl Programs {
             let found: Vec<String> = self.found.iter().map(Client::describe).collect();
             let cause =
                 format!("{}, and there is no {} of version {need} or newer: found {}", why(), self.name, found.join(", "));
-            let otherwise = if self.configured { "correct" } else { "set" };
-            Error::new(Kind::Child, cause)
-                .hint(format!("install {}, or {otherwise} `client_bin:`", package(need)))
-                .step("programs")
+            let hint = match &self.site {
+                Site::Host(Some(_)) => format!("install {}, or correct `client_bin:`", package(need)),
+                Site::Host(None) => format!("install {}, or set `client_bin:`", package(need)),
+                Site::Inside(inside) => format!("is {} the server's own?", inside.describe()),
+            };
+            Error::new(Kind::Child, cause).hint(hint).step("programs")
         })
     }
 }
@@ -217,10 +244,11 @@ mod tests {
 
     fn programs(found: &[(&str, Option<&str>)]) -> Programs {
         let client = |(place, version): &(&str, Option<&str>)| Client {
+            site: Site::Host(None),
             path: PathBuf::from(format!("/{place}/pg_dump")),
             version: version.and_then(Version::parse),
         };
-        Programs { name: "pg_dump".into(), configured: false, found: found.iter().map(client).collect() }
+        Programs { name: "pg_dump".into(), site: Site::Host(None), found: found.iter().map(client).collect() }
     }
 
     fn version(text: &str) -> Version {

@@ -131,12 +131,13 @@ impl Scratch {
             }
             Ok(false) => Err(error.step("publish")),
             Err(unknown) => {
+                let what = format!("it is not known whether {wanted} is the restored database now: {}", error.cause());
                 let hint = format!(
                     "look on the server: where database {} is gone, {wanted} is the restored one, and all is done ({})",
                     self.name,
                     unknown.cause()
                 );
-                Err(error.hint(hint).step("publish"))
+                Err(error.restated(what).hint(hint).step("publish"))
             }
         }
     }

@@ -50,7 +50,7 @@ impl Staged for StagedDatabase {
                 warnings.extend(drop_former(admin, &former, wanted, &cx));
             }
         }
-        Ok(Published { place: format!("database {wanted}"), warnings, notes })
+        Ok(Published { place: format!("database {wanted}"), warnings, doubts: Vec::new(), notes })
     }
 
     fn discard(self: Box<Self>) -> Result<()> {

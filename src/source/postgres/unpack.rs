@@ -5,13 +5,16 @@ use std::io::{self, Read as _, Write};
 
 use super::archive::Reader;
 use super::arrival::Arrival;
-use super::diagnosis;
 use super::load::TextSink;
+use super::site::{Site, Variables};
 use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
-use crate::host::process::{Child, Exit, Program};
+use crate::host::engine::Stdin;
+use crate::host::process::{Child, Exit};
 use crate::source::{Sink, Staged};
 
+/// What pg_restore does, for messages.
+const DOING: &str = "reading the archive with pg_restore";
 /// What is read of pg_restore's text at once.
 const TEXT_BYTES: usize = 256 << 10;
 
@@ -19,6 +22,7 @@ const TEXT_BYTES: usize = 256 << 10;
 pub(super) struct Unpack {
     // Dropped in this order: psql's input has not ended when it is killed.
     pg_restore: Child,
+    site: Site,
     text: Box<TextSink>,
     /// Knows whether the archive was whole, whatever pg_restore thinks of it.
     reader: Reader,
@@ -29,10 +33,11 @@ impl Unpack {
     /// Makes the scratch database, and starts both programs.
     pub(super) fn start(arrival: Arrival, cx: &Context) -> Result<Self> {
         let pg_restore = arrival.pg_restore.as_ref().ok_or_else(|| Error::new(Kind::Internal, "no pg_restore was looked for"))?;
-        let program = Program::new(&pg_restore.path).arg("--file=-").without_env_prefix("PG").env("LC_ALL", "C");
+        let site = pg_restore.site.clone();
+        let program = pg_restore.program(Stdin::Data, &Variables::new()).arg("--file=-");
         let text = Box::new(TextSink::start(arrival, cx)?);
         let pg_restore = program.spawn_filter(cx)?;
-        Ok(Self { pg_restore, text, reader: Reader::default(), buffer: vec![0; TEXT_BYTES] })
+        Ok(Self { pg_restore, site, text, reader: Reader::default(), buffer: vec![0; TEXT_BYTES] })
     }
 
     fn pass_on(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -54,11 +59,11 @@ impl Unpack {
         if error.kind() != Kind::Child {
             return error;
         }
-        match self.pg_restore.wait() {
-            Ok(finished) if finished.exit.is_success() => {
+        match self.pg_restore.wait().and_then(|finished| self.site.ended(DOING, &finished)) {
+            Ok((exit, _)) if exit.is_success() => {
                 damaged(Error::new(Kind::Damaged, "pg_restore exited with code 0 before the end of the archive"))
             }
-            Ok(finished) => failed(finished.exit, &finished.stderr_tail),
+            Ok((exit, said)) => failed(&self.site, exit, &said),
             Err(other) => other,
         }
     }
@@ -76,8 +81,8 @@ impl Unpack {
                 count => self.text.write_all(&self.buffer[..count]).map_err(load_failed)?,
             }
         }
-        let finished = self.pg_restore.wait()?;
-        if finished.exit.is_success() { Ok(()) } else { Err(failed(finished.exit, &finished.stderr_tail)) }
+        let (exit, said) = self.site.ended(DOING, &self.pg_restore.wait()?)?;
+        if exit.is_success() { Ok(()) } else { Err(failed(&self.site, exit, &said)) }
     }
 }
 
@@ -108,7 +113,7 @@ fn load_failed(error: io::Error) -> Error {
     from_io(error, Kind::Child, "psql took no more of the dump")
 }
 
-fn failed(exit: Exit, stderr: &str) -> Error {
-    diagnosis::failed("reading the archive with pg_restore", exit, stderr)
+fn failed(site: &Site, exit: Exit, stderr: &str) -> Error {
+    site.failed(DOING, exit, stderr)
         .hint_if_none("look into it with `restore --output` and `pg_restore --list`; verify the backup")
 }

@@ -1,5 +1,6 @@
-//! The commands of README.md and QUICKSTART.md (but for its buckets, which `buckets.rs` fills), run in their order, in one shell, on a server with the
-//! sample data. Only places are changed: `/etc/db-backup` and the like stand in the test's directory.
+//! The commands of README.md and QUICKSTART.md (but for its buckets, which `buckets.rs` fills, and its Compose host, which is `compose.rs`'s),
+//! run in their order, in one shell, on a server with the sample data. Only places are changed: `/etc/db-backup` and the like stand in
+//! the test's directory.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,15 +16,16 @@ const PLACES: [&str; 4] = ["/etc/db-backup", "/var/backups", "/var/lib/db-backup
 /// The superuser's password, as QUICKSTART.md shows it.
 const SUPERUSER_PASSWORD: &str = "change-me-too";
 
-/// A machine as the pages take it to be: the program installed, a server with a database `shop`.
-pub(super) struct Machine {
+/// A directory in which the places of the pages stand, with the program installed there, and a shell that runs what they show.
+pub(super) struct Places {
     directory: tempfile::TempDir,
-    pub(super) server: Cluster,
     /// What stands in the pages, and what stands for it here.
     replaced: Vec<(&'static str, String)>,
+    /// `NAME=VALUE`, in the shell and in a crontab line.
+    variables: Vec<String>,
 }
 
-impl Machine {
+impl Places {
     pub(super) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("docs.").tempdir().unwrap();
         let root = directory.path();
@@ -31,34 +33,15 @@ impl Machine {
             fs::create_dir_all(root.join(name)).unwrap();
         }
         symlink(env!("CARGO_BIN_EXE_db-backup-tools"), root.join("usr/local/bin/db-backup-tools")).unwrap();
-        // In place of psql's prompt.
-        let passwords = root.join("home/.pgpass");
-        fs::write(&passwords, format!("localhost:*:*:postgres:{SUPERUSER_PASSWORD}\n")).unwrap();
-        fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).unwrap();
-        let server = Cluster::start();
-        // As on Debian, the superuser has no password yet.
-        server.psql(
-            "postgres",
-            "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE shop_owner; CREATE DATABASE shop OWNER shop_owner",
-        );
-        let sample = repository().join("scripts/sample.sql");
-        server.psql("shop", &format!("SET SESSION AUTHORIZATION shop_owner;\n\\o /dev/null\n\\i '{}'", sample.display()));
-        let root = directory.path().to_str().unwrap();
-        let replaced = PLACES.map(|place| (place, format!("{root}{place}"))).into();
-        Self { directory, server, replaced }
+        let replaced = PLACES.map(|place| (place, format!("{}{place}", root.display()))).into();
+        Self { directory, replaced, variables: Vec::new() }
     }
 
-    /// With more that stands for something of the pages.
+    /// With more that stands for something of the pages, before the places.
     pub(super) fn replacing<const N: usize>(mut self, more: [(&'static str, String); N]) -> Self {
-        self.replaced.extend(more);
+        // Our own directory may be in one that is named there: what has been replaced must not be again.
+        self.replaced.splice(0..0, more);
         self
-    }
-
-    /// A database as SQL.
-    pub(super) fn dump(&self, name: &str) -> String {
-        let output = self.server.client("pg_dump", name).output().unwrap();
-        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
-        comparable(&String::from_utf8(output.stdout).unwrap())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -66,7 +49,7 @@ impl Machine {
     }
 
     /// The same text with places in this machine's directory.
-    fn placed(&self, text: &str) -> String {
+    pub(super) fn placed(&self, text: &str) -> String {
         self.replaced.iter().fold(text.to_owned(), |text, (shown, here)| text.replace(shown, here))
     }
 
@@ -97,10 +80,10 @@ impl Machine {
         let command = words[5..].join(" ").replace('\'', r"'\''");
         let home = self.path("home");
         Some(format!(
-            "env -i HOME={} SHELL=/bin/sh PATH=/usr/bin:/bin PGPORT={} sh -c '{command}' >mail 2>&1 || {{ cat mail >&2; exit 1; }}\n\
+            "env -i HOME={} SHELL=/bin/sh PATH=/usr/bin:/bin {} sh -c '{command}' >mail 2>&1 || {{ cat mail >&2; exit 1; }}\n\
              [ ! -s mail ] || {{ cat mail >&2; exit 1; }}\nrm mail\n",
             home.display(),
-            self.server.port()
+            self.variables.join(" ")
         ))
     }
 
@@ -113,7 +96,7 @@ impl Machine {
             .args(["-eu", "-o", "pipefail", "-c", &script])
             .env_clear()
             .envs([("HOME", home.as_os_str()), ("PATH", path.as_ref()), ("LANG", "C.UTF-8".as_ref())])
-            .env("PGPORT", self.server.port().to_string())
+            .envs(self.variables.iter().filter_map(|variable| variable.split_once('=')))
             .current_dir(&home)
             .output()
             .unwrap();
@@ -121,6 +104,53 @@ impl Machine {
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let printed = format!("{}\n--- stdout\n{stdout}--- stderr\n{stderr}", output.status);
         if output.status.success() { Ok(printed) } else { Err(printed) }
+    }
+}
+
+/// A machine as the pages take it to be: the program installed, a server with a database `shop`.
+pub(super) struct Machine {
+    places: Places,
+    pub(super) server: Cluster,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        let mut places = Places::new();
+        // In place of psql's prompt.
+        let passwords = places.path("home/.pgpass");
+        fs::write(&passwords, format!("localhost:*:*:postgres:{SUPERUSER_PASSWORD}\n")).unwrap();
+        fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).unwrap();
+        let server = Cluster::start();
+        // As on Debian, the superuser has no password yet.
+        server.psql(
+            "postgres",
+            "CREATE ROLE postgres SUPERUSER LOGIN; CREATE ROLE shop_owner; CREATE DATABASE shop OWNER shop_owner",
+        );
+        let sample = repository().join("scripts/sample.sql");
+        server.psql("shop", &format!("SET SESSION AUTHORIZATION shop_owner;\n\\o /dev/null\n\\i '{}'", sample.display()));
+        places.variables.push(format!("PGPORT={}", server.port()));
+        Self { places, server }
+    }
+
+    /// See [`Places::replacing`].
+    pub(super) fn replacing<const N: usize>(self, more: [(&'static str, String); N]) -> Self {
+        Self { places: self.places.replacing(more), ..self }
+    }
+
+    /// A database as SQL.
+    pub(super) fn dump(&self, name: &str) -> String {
+        let output = self.server.client("pg_dump", name).output().unwrap();
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        comparable(&String::from_utf8(output.stdout).unwrap())
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.places.path(name)
+    }
+
+    /// See [`Places::run`].
+    pub(super) fn run(&self, blocks: &[Block]) -> Result<String, String> {
+        self.places.run(blocks)
     }
 }
 
@@ -247,5 +277,5 @@ fn a_command_that_fails_is_no_pass() {
     ] {
         assert_eq!(machine.run(&[block(info, text)]).is_ok(), passes, "{text}");
     }
-    assert!(Path::new(&machine.placed("/etc/db-backup/x")).starts_with(machine.directory.path()));
+    assert!(Path::new(&machine.places.placed("/etc/db-backup/x")).starts_with(machine.path("")));
 }

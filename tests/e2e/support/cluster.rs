@@ -161,7 +161,7 @@ impl Cluster {
     pub fn try_psql(&self, database: &str, sql: &str) -> Output {
         let mut command = self.client("psql", database);
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
-        feed(command, sql.as_bytes())
+        feed(&mut command, sql.as_bytes())
     }
 
     /// A client program, set up to reach a database here as the superuser.
@@ -376,7 +376,7 @@ fn as_server_user(program: &Path) -> Command {
 }
 
 /// Runs a program to its end with this as its input.
-fn feed(mut command: Command, input: &[u8]) -> Output {
+pub(super) fn feed(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {

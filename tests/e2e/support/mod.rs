@@ -4,9 +4,15 @@
 // Which of these helpers are in use changes with the tests.
 #![allow(dead_code, unused_imports)]
 
+pub mod archive;
 pub mod cluster;
+pub mod compose;
+pub mod container;
+pub mod engine;
+pub mod engine_cut;
 pub mod in_process;
 pub mod planted;
+pub mod podman;
 pub mod proxy;
 pub mod proxy_http;
 mod proxy_odd;
@@ -14,6 +20,8 @@ pub mod s3;
 pub mod s3_request;
 pub mod strace;
 pub mod tool;
+pub mod volume;
+pub mod volume_target;
 pub mod ways;
 mod tests;
 mod s3_tests;
@@ -22,12 +30,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Database, SERVER_16, SERVER_18, SHARED, comparable, sample_database};
+pub use compose::Compose;
+pub use container::{Container, NewContainer};
+pub use engine::Docker;
+pub use engine_cut::CutEngine;
 pub use planted::{Planted, Seed};
+pub use podman::Podman;
 pub use proxy::{Call, Fault, Kind, Proxy};
 pub use rustix::process::Signal;
 pub use s3::{Ceph, S3Bucket, S3sFs, Server};
 pub use strace::{Step, Traced};
-pub use tool::{Ran, Running, Test};
+pub use tool::{Ran, Running, Test, files_below};
+pub use volume::Volume;
 
 /// The root of the source tree.
 pub fn repository() -> &'static Path {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::cluster::{self, Database};
+use super::container::Container;
 use super::is_root;
 
 /// No run of the program in a test takes this long: one that does hangs.
@@ -78,6 +79,14 @@ impl Test {
         );
         let mut test = Self::new().env("DB_PASSWORD", cluster::PASSWORD);
         test.database = Some(place);
+        test.write_target();
+        test
+    }
+
+    /// With a configuration of one target `app`, which is this database of the server in a container.
+    pub fn inside(container: &Container, database: &str) -> Self {
+        let mut test = Self::new();
+        test.database = Some(format!("container: {}\n    database: {database}\n", container.name()));
         test.write_target();
         test
     }
@@ -164,14 +173,21 @@ impl Test {
     /// Runs the program as a user who may not do everything, where the tests run as root; the test's
     /// directory is that user's.
     #[must_use]
-    pub fn unprivileged(mut self) -> Self {
+    pub fn unprivileged(self) -> Self {
+        self.unprivileged_in_group(NOBODY)
+    }
+
+    /// The same, with this as its only group.
+    #[must_use]
+    pub fn unprivileged_in_group(mut self, group: u32) -> Self {
         if is_root() {
             // The build's directory may be closed to others. Copied by a program: a file that we had open for
             // writing could not be run while another test's new child still holds it.
             let copy = self.path("bin/db-backup-tools");
             assert!(Command::new("cp").arg(&self.program).arg(&copy).status().unwrap().success());
             self.program = copy;
-            let setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+            let group = format!("--regid={group}");
+            let setpriv = ["setpriv", "--reuid=65534", &group, "--clear-groups"];
             self.wrapper.splice(0..0, setpriv.map(OsString::from));
             give_to_nobody(self.directory.path());
         }

@@ -1,34 +1,26 @@
 //! The directory of a drill's own server: private, on a disk, known as ours by a file in it, whose lock we hold as
 //! long as we live. What has the file and not the lock was left by a run that was killed, and is removed.
 
-use std::fs::{File, Permissions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::host::marked::{Marked, Sort};
 use crate::host::process::Program;
 use crate::host::{Cancel, Context, files};
 use crate::observe::Event;
 use crate::quantity::show_bytes;
 
-/// How the directory's name begins.
-const PREFIX: &str = "db-backup-tools-drill-";
-/// The file by which a directory is known as ours, and whose lock says that its run lives.
-const MARK_FILE: &str = "db-backup-tools.lock";
-/// What it begins with.
-const MARK: &str = "db-backup-tools temporary server";
+/// How the directory is known.
+const SORT: Sort = Sort { prefix: "db-backup-tools-drill-", mark: "db-backup-tools temporary server" };
 /// The longest path of a socket, without its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 /// What an empty server takes, with its log of changes.
 const EMPTY_SERVER_BYTES: u64 = 128 << 20;
 
 /// A private directory that is gone when this is.
-pub(super) struct Home {
-    path: PathBuf,
-    /// Locked.
-    _mark: File,
-}
+pub(super) struct Home(Marked);
 
 impl Home {
     /// Makes one in the first of the usual places that its user can reach and that has room for this many bytes.
@@ -45,30 +37,16 @@ impl Home {
     }
 
     fn create_in(base: &Path, user: Option<(u32, u32)>) -> Result<Self> {
-        let failed = |error| unusable(base).source(error);
-        let made = tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(base);
-        let made = made.map_err(failed)?;
-        let mark = || {
-            let mut mark = files::create_private(&made.path().join(MARK_FILE))?;
-            // Locked before it is known as ours by what it holds.
-            files::try_lock(&mark)?;
-            writeln!(mark, "{MARK}, made by process {}", std::process::id())?;
-            if let Some((uid, gid)) = user {
-                chown(made.path(), Some(uid), Some(gid))?;
-            }
-            Ok(mark)
-        };
-        let mark = mark().map_err(failed)?;
-        Ok(Self { path: made.keep(), _mark: mark })
+        Marked::create_in(base, SORT, user).map(Self).map_err(|error| unusable(base).source(error))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Whether a server's socket can be here.
     pub(super) fn takes_socket(&self, socket: &str) -> bool {
-        let path = self.path.as_os_str().as_encoded_bytes();
+        let path = self.path().as_os_str().as_encoded_bytes();
         // The setting is a list with quotes and commas of its own.
         let is_plain = path.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+~".contains(byte));
         is_plain && path.len() + 1 + socket.len() <= MAX_SOCKET_PATH
@@ -76,17 +54,17 @@ impl Home {
 
     /// A new directory in it, of its user.
     pub(super) fn create_dir(&self, name: &str, user: Option<(u32, u32)>) -> Result<PathBuf> {
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         let made = files::create_private_dir(&path)
             .and_then(|()| user.map_or(Ok(()), |(uid, gid)| std::os::unix::fs::lchown(&path, Some(uid), Some(gid))));
-        made.map_err(|error| unusable(&self.path).source(error)).map(|()| path)
+        made.map_err(|error| unusable(self.path()).source(error)).map(|()| path)
     }
 
     /// Removes it with all that is in it.
     pub(super) fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.path) {
+        match std::fs::remove_dir_all(self.path()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::new(Kind::Internal, format!("{} could not be removed", self.path.display()))
+                Err(Error::new(Kind::Internal, format!("{} could not be removed", self.path().display()))
                     .hint("remove it by hand; no server runs in it")
                     .source(error))
             }
@@ -138,11 +116,10 @@ fn check_space(base: &Path, free: u64, bytes: u64) -> Result<()> {
 
 /// Stops and removes what killed runs of this user left, and says so.
 pub(super) fn collect(user: Option<(u32, u32)>, cx: &Context) -> Result<()> {
+    let owner = user.map_or_else(files::own_uid, |(uid, _)| uid);
     for base in bases(cx) {
-        for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
-            let is_named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-            let Some(_mark) = is_named.then(|| abandoned(&entry.path(), user)).flatten() else { continue };
-            let path = entry.path();
+        for left in Marked::abandoned_in(&base, SORT, owner) {
+            let path = left.path().to_owned();
             stop_server_in(&path.join("data"), user, cx)?;
             let text = match std::fs::remove_dir_all(&path) {
                 Ok(()) => format!("{} was removed, the temporary server that an interrupted drill left", path.display()),
@@ -154,19 +131,6 @@ pub(super) fn collect(user: Option<(u32, u32)>, cx: &Context) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The locked mark of a directory that is ours, and whose run is gone.
-fn abandoned(path: &Path, user: Option<(u32, u32)>) -> Option<File> {
-    let found = std::fs::symlink_metadata(path).ok()?;
-    let owner = user.map_or_else(files::own_uid, |(uid, _)| uid);
-    if !found.is_dir() || found.uid() != owner {
-        return None;
-    }
-    let mut mark = files::open_regular(&path.join(MARK_FILE)).ok()?;
-    let mut text = String::new();
-    (&mut mark).take(200).read_to_string(&mut text).ok()?;
-    (text.starts_with(MARK) && files::try_lock(&mark).ok()?).then_some(mark)
 }
 
 /// Ends the server that has its data here, if one runs, and waits until it is gone. Its own user signals it: what
@@ -195,6 +159,8 @@ fn server_in(data: &Path) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Arc;
 
     use super::*;
@@ -215,9 +181,9 @@ mod tests {
         let alive = Home::create(None, 0, &cx).unwrap();
         let left = Home::create(None, 0, &cx).unwrap().path().to_owned();
         std::fs::create_dir(left.join("data")).unwrap();
-        let foreign = base.path().join(format!("{PREFIX}foreign"));
+        let foreign = base.path().join(format!("{}foreign", SORT.prefix));
         std::fs::create_dir(&foreign).unwrap();
-        std::fs::write(foreign.join(MARK_FILE), "somebody else's").unwrap();
+        std::fs::write(foreign.join("db-backup-tools.lock"), "somebody else's").unwrap();
         collect(None, &cx).unwrap();
         assert!(alive.path().exists() && foreign.exists() && !left.exists());
         let said = format!("{:?}", seen.events());

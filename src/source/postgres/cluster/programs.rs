@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::source::postgres::client::{Client, Version};
 use crate::source::postgres::programs::candidates;
+use crate::source::postgres::site::Site;
 
 /// Server programs of one version.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub(in crate::source::postgres) fn find_server_programs(
         let Some(bin) = path.parent().filter(|bin| bin.join("initdb").is_file()) else { continue };
         let bin = bin.to_owned();
         if found.iter().all(|programs| programs.bin != bin)
-            && let Some(version) = Client::at(path, cx)?.version
+            && let Some(version) = Client::at(path, &Site::Host(None), cx)?.version
         {
             found.push(ServerPrograms { bin, version });
         }

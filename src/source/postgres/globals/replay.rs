@@ -8,9 +8,9 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::process::Child;
 use crate::source::postgres::client::{Psql, quote_literal};
+use crate::source::postgres::compare;
 use crate::source::postgres::lexer::{Lexer, Token, Visitor};
 use crate::source::postgres::scratch::random_word;
-use crate::source::postgres::{compare, diagnosis};
 use crate::source::{Comparison, Inventory, Published, Sink, Staged};
 
 /// psql at work on a server that is thrown away afterwards.
@@ -31,7 +31,7 @@ struct Gate {
 impl Replay {
     /// Starts psql; `admin` is a superuser of a server that nobody else has.
     pub(in crate::source::postgres) fn start(admin: Psql, cx: &Context) -> Result<Self> {
-        let psql = admin.program().env("PGCLIENTENCODING", "UTF8").spawn_writer(cx)?;
+        let psql = admin.program_in_utf8().spawn_writer(cx)?;
         Ok(Self { psql, lexer: Lexer::of_cluster(), gate: Gate::default(), admin, cx: cx.clone() })
     }
 
@@ -119,8 +119,10 @@ impl Sink for Replay {
             .map_err(|error| crate::error::from_io(error, Kind::Child, "psql took no more of the roles").step("load"))?;
         self.psql.close_stdin();
         let finished = self.psql.wait()?;
-        if !finished.exit.is_success() {
-            return Err(diagnosis::failed("loading with psql", finished.exit, &finished.stderr_tail).step("load"));
+        let doing = "loading with psql";
+        let (exit, said) = self.admin.client.site.ended(doing, &finished).map_err(|error| error.step("load"))?;
+        if !exit.is_success() {
+            return Err(self.admin.failed(doing, exit, &said).step("load"));
         }
         if !String::from_utf8_lossy(&finished.stdout_tail).lines().any(|line| line == answer) {
             return Err(Error::new(Kind::Damaged, "psql exited with code 0, but did not get to the end of the dump").step("load"));

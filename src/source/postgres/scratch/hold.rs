@@ -8,7 +8,6 @@ use crate::error::{Error, Kind, Result, from_io};
 use crate::host::Context;
 use crate::host::process::Child;
 use crate::source::postgres::client::Psql;
-use crate::source::postgres::diagnosis;
 
 /// The first half of every key of ours; the second is the name's hash, by the server that keeps the lock.
 const CLASS: i32 = 0x6462_6274;
@@ -44,20 +43,21 @@ impl Hold {
             (Ok(()), _) => {
                 Err(Error::new(Kind::Database, format!("the server's answer about the lock on {name} is not understood")))
             }
-            (Err(error), _) => Err(not_taken(&mut session, from_io(error, Kind::Child, "taking the scratch database's lock"))),
+            (Err(error), _) => {
+                Err(not_taken(admin, &mut session, from_io(error, Kind::Child, "taking the scratch database's lock")))
+            }
         }
     }
 }
 
 /// Why no answer came: in psql's words, where it has ended.
-fn not_taken(session: &mut Child, error: Error) -> Error {
+fn not_taken(admin: &Psql, session: &mut Child, error: Error) -> Error {
     if error.kind() != Kind::Child {
         return error;
     }
-    match session.wait() {
-        Ok(finished) if !finished.exit.is_success() => {
-            diagnosis::failed("taking the scratch database's lock", finished.exit, &finished.stderr_tail)
-        }
+    let doing = "taking the scratch database's lock";
+    match session.wait().and_then(|finished| admin.client.site.ended(doing, &finished)) {
+        Ok((exit, said)) if !exit.is_success() => admin.failed(doing, exit, &said),
         Ok(_) => error,
         Err(other) => other,
     }
