@@ -86,6 +86,8 @@ pub struct Call {
     pub headers: BTreeMap<String, String>,
     /// What it met.
     pub fault: Option<Fault>,
+    /// It met `StallAnswer`, and the server's answer came to its end here.
+    pub is_done: bool,
 }
 
 /// A running proxy. Dropped, it ends with all of its connections.
@@ -111,6 +113,13 @@ struct State {
     ignores_conditions: bool,
     /// Open connections, by a number of their own.
     connections: BTreeMap<usize, Vec<TcpStream>>,
+}
+
+/// A request that was noted in the log.
+struct Noted {
+    at: usize,
+    kind: Kind,
+    fault: Option<Fault>,
 }
 
 struct Armed {
@@ -257,11 +266,11 @@ impl Inner {
             if head.take("expect").is_some() {
                 (&*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            let (kind, fault) = self.note(&head);
-            if self.lock().ignores_conditions && fault.is_none() && head.get("if-none-match").is_some() {
+            let noted = self.note(&head);
+            if self.lock().ignores_conditions && noted.fault.is_none() && head.get("if-none-match").is_some() {
                 return proxy_odd::without_condition(self.server, &head, &mut requests, client);
             }
-            if self.answers_itself(&head, fault.as_ref(), &mut requests, client)? {
+            if self.answers_itself(&head, noted.fault.as_ref(), &mut requests, client)? {
                 if head.asks_to_close() {
                     return Ok(());
                 }
@@ -274,22 +283,21 @@ impl Inner {
                 server = Some(BufReader::new(stream));
             }
             let Some(server) = &mut server else { return Ok(()) };
-            if !self.pass(&head, kind, fault.as_ref(), &mut requests, client, server)? {
+            if !self.pass(&head, &noted, &mut requests, client, server)? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn note(&self, head: &Head) -> (Kind, Option<Fault>) {
+    fn note(&self, head: &Head) -> Noted {
         let (method, target) = head.method_and_target();
         let kind = classify(method, target);
         let mut state = self.lock();
         let fault = take_fault(&mut state.armed, kind);
-        let call =
-            Call { kind, method: method.to_owned(), target: target.to_owned(), headers: head.headers(), fault: fault.clone() };
-        state.calls.push(call);
-        (kind, fault)
+        let (method, target, headers) = (method.to_owned(), target.to_owned(), head.headers());
+        state.calls.push(Call { kind, method, target, headers, fault: fault.clone(), is_done: false });
+        Noted { at: state.calls.len() - 1, kind, fault }
     }
 
     /// Does what takes no server. Whether it was that, and the next request may come.
@@ -348,14 +356,14 @@ impl Inner {
     fn pass(
         &self,
         head: &Head,
-        kind: Kind,
-        fault: Option<&Fault>,
+        noted: &Noted,
         requests: &mut impl BufRead,
         mut client: &TcpStream,
         server: &mut BufReader<TcpStream>,
     ) -> io::Result<bool> {
+        let fault = noted.fault.as_ref();
         let halves = matches!(fault, Some(Fault::Cut | Fault::StallHalfway));
-        let cuts_request = halves && matches!(kind, Kind::Part | Kind::Put);
+        let cuts_request = halves && matches!(noted.kind, Kind::Part | Kind::Put);
         let rate = if let Some(Fault::Slow(rate)) = fault { Some(*rate) } else { None };
         if rate.is_some() {
             // Else the kernel takes megabytes at once, and then nothing for long.
@@ -381,6 +389,7 @@ impl Inner {
         }
         if fault == Some(&Fault::StallAnswer) {
             pass_body(server, &mut io::sink(), body, Flow::default())?;
+            self.lock().calls[noted.at].is_done = true;
             self.wait_for_the_end();
             return Ok(false);
         }
