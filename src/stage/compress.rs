@@ -4,13 +4,20 @@
 use libdeflater::CompressionLvl;
 use zstd::zstd_safe::compress_bound;
 
+use super::matchless::{self, Sampler};
 use crate::config::model::Compression;
 use crate::error::{Error, Kind, Result};
+
+/// For each of gzip's levels, from 1 on, the fastest of libdeflate's that makes about as much as gzip of what is backed up, or less:
+/// dumps of numbers, of JSON and of text, programs, manuals, sources. At gzip's 6, of 24 MiB each: 6.5, 1.5, 9.5, 17.1 and 4.2 MB by
+/// `gzip -6`, 5.8, 1.5, 9.4, 17.1 and 4.3 MB by libdeflate's 5, in four fifths of the time that its 6 takes.
+const LIBDEFLATE_LEVELS: [i32; 9] = [1, 1, 2, 3, 5, 5, 6, 8, 9];
 
 /// A thread's own compressors, made when first needed and kept for the next block.
 #[derive(Default)]
 pub struct Compressor {
     gzip: Option<(u32, libdeflater::Compressor)>,
+    sampler: Sampler,
     zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
 }
 
@@ -33,13 +40,17 @@ impl Compressor {
         let gzip = match &mut self.gzip {
             Some((made_for, gzip)) if *made_for == level => gzip,
             slot => {
-                let known = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
+                let known = (level as usize).checked_sub(1).and_then(|at| LIBDEFLATE_LEVELS.get(at));
+                let known = known.and_then(|level| CompressionLvl::new(*level).ok());
                 let known = known.ok_or_else(|| Error::new(Kind::Internal, format!("gzip has no level {level}")))?;
                 &mut slot.insert((level, libdeflater::Compressor::new(known))).1
             }
         };
         packed.resize(gzip.gzip_compress_bound(content.len()), 0);
-        let bytes = gzip.gzip_compress(content, packed).map_err(|error| failed("gzip").source(error))?;
+        let bytes = match self.sampler.look(content, gzip) {
+            Some(way) => matchless::write(way, content, packed)?,
+            None => gzip.gzip_compress(content, packed).map_err(|error| failed("gzip").source(error))?,
+        };
         packed.truncate(bytes);
         Ok(())
     }
@@ -105,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_level_that_is_none_is_an_error() {
-        let error = Compressor::default().compress(Compression::Gzip(13), b"", &mut Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "gzip has no level 13");
+        for level in [0, 10] {
+            let error = Compressor::default().compress(Compression::Gzip(level), b"", &mut Vec::new()).unwrap_err();
+            assert_eq!(error.to_string(), format!("gzip has no level {level}"));
+        }
     }
 }

@@ -47,6 +47,7 @@ mod drill_doubts;
 mod drill_places;
 mod engine;
 mod globals;
+mod gzip_readers;
 mod hold;
 mod hooks;
 mod invocation;
