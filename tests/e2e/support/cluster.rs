@@ -132,7 +132,8 @@ impl Cluster {
     /// (`ENCODING 'LATIN1' LOCALE 'C'`, with `template0`).
     pub fn create_from(&self, template: &str, options: &str) -> Database {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        // None of them begins with another.
+        let name = format!("test_{:04}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {} {options}", quoted(template)));
         Database { cluster: self.clone(), name }
     }
