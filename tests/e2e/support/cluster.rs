@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use super::{holds_within, is_root};
+use super::{free_port, holds_within, is_root};
 
 /// The address that every server of ours listens on.
 pub const HOST: &str = "127.0.0.1";
@@ -349,10 +348,6 @@ fn is_ready(binaries: &Path, socket_directory: &Path, port: u16) -> bool {
     let mut command = Command::new(binaries.join("pg_isready"));
     command.arg("-q").arg("-h").arg(socket_directory).args(["-p", &port.to_string()]);
     command.status().is_ok_and(|status| status.success())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// User and group that servers run as when root starts them: PostgreSQL refuses root.
