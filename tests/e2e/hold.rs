@@ -2,7 +2,6 @@
 //! whatever ends the backup.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,14 +13,13 @@ use crate::support::{Docker, Podman, Signal, Test, Traced, eventually, is_root};
 /// Far longer than an end should take, and far shorter than what is waited for here.
 const SOON: Duration = Duration::from_secs(40);
 /// In the place of tar: says what the test's containers do while it reads, and goes on as this says.
-const READS: &str = "#!/bin/sh
-case \"$*\" in *--file=-*)
+const READS: &str = "case \"$*\" in *--file=-*)
     for name in $CONTAINERS; do
         echo \"$(${ENGINE:-docker} container inspect --format '{{.State.Status}}' $name)\" >>{dir}/states.new
     done
     mv {dir}/states.new {dir}/states
     ";
-const ON: &str = ";; esac\nexec /usr/bin/tar \"$@\"\n";
+const ON: &str = ";; esac\nexec /usr/bin/tar \"$@\"";
 /// Until the test lets it, or ends.
 const WAITS: &str = "while [ -d {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done";
 
@@ -34,8 +32,7 @@ fn test_of(lines: &str, containers: &[&Container], reads: &str) -> Test {
     ));
     fs::create_dir(test.path("data")).unwrap();
     fs::write(test.path("data/file"), "content\n").unwrap();
-    test.write("bin/tar", &format!("{READS}{reads}{ON}"));
-    fs::set_permissions(test.path("bin/tar"), fs::Permissions::from_mode(0o755)).unwrap();
+    test.script("bin/tar", &format!("{READS}{reads}{ON}"));
     let names: Vec<&str> = containers.iter().map(|one| one.name()).collect();
     test.env("CONTAINERS", names.join(" "))
 }
@@ -202,8 +199,7 @@ fn a_stop_that_fails_fails_the_backup_and_those_before_it_run_again() {
     let test = test_of(&format!("stop: [{}]", names(&[&web, &db])), &[], "");
     let real = docker.command([""; 0]).get_program().to_owned().into_string().unwrap();
     let broken = format!("[ \"$1 $2\" = \"stop {}\" ] && {{ echo it hangs on >&2; exit 1; }}; exec {real} \"$@\"", db.id());
-    test.write("bin/docker", &format!("#!/bin/sh\n{broken}\n"));
-    fs::set_permissions(test.path("bin/docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    test.script("bin/docker", &broken);
     let ran = test.run(["backup"]).fails(1).says("files: engine: docker exited with code 1: it hangs on");
     assert!(ran.stderr.contains(&format!("files: started again {} after ", web.name())), "{}", ran.stderr);
     let now = [&web, &db].map(Container::started_at);

@@ -93,9 +93,7 @@ fn a_program_of_a_hook_that_is_not_there_is_told_by_its_name() {
     assert_eq!((&problem["step"], &problem["kind"]), (&"hook before".into(), &"child".into()));
     assert!(problem["cause"].as_str().unwrap().contains("freeze"), "{problem}");
     // A path is meant from the configuration's directory, wherever the program is started.
-    let script = test.path("freeze");
-    test.write("freeze", "#!/bin/sh\necho \"$@\" >frozen\n");
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    test.script("freeze", "echo \"$@\" >frozen");
     let path = test.path("backup.yml");
     let test = test.under(["env", "--chdir=/"]);
     test.run(["-c", path.to_str().unwrap(), "backup"]).ok();

@@ -109,10 +109,8 @@ fn a_container_that_was_started_meanwhile_is_noticed_before_the_swap() {
     let volume = docker.volume("data");
     let test = archived(volume.name());
     let user = idle(docker).volume(&volume, "/data").create();
-    let script =
-        format!("#!/bin/sh\ncase \"$*\" in *--extract*) docker start {} >/dev/null;; esac\nexec /bin/tar \"$@\"\n", user.name());
-    test.write("bin/tar", &script);
-    assert!(std::process::Command::new("chmod").arg("755").arg(test.path("bin/tar")).status().unwrap().success());
+    let script = format!("case \"$*\" in *--extract*) docker start {} >/dev/null;; esac\nexec /bin/tar \"$@\"", user.name());
+    test.script("bin/tar", &script);
     test.run(["restore", "uploads"]).fails(2).says("and is running");
     assert!(user.exec(["ls", "-A", "/data"]).is_empty());
     assert_eq!(beside(&volume.mountpoint()), ["_data"]);
@@ -160,9 +158,8 @@ fn a_kill_leaves_containers_running() {
     // An engine's client that never comes to an end with what it stopped: the restore is killed right then.
     let docker_client =
         String::from_utf8(std::process::Command::new("sh").args(["-c", "command -v docker"]).output().unwrap().stdout);
-    let script = "#!/bin/sh\n{docker} \"$@\"; code=$?\n[ \"$1\" != stop ] || { touch {dir}/stopped; while [ -d {dir} ]; do sleep 0.1; done; }\nexit $code\n";
-    test.write("bin/docker", &script.replace("{docker}", docker_client.unwrap().trim()));
-    assert!(std::process::Command::new("chmod").arg("755").arg(test.path("bin/docker")).status().unwrap().success());
+    let script = "{docker} \"$@\"; code=$?\n[ \"$1\" != stop ] || { touch {dir}/stopped; while [ -d {dir} ]; do sleep 0.1; done; }\nexit $code";
+    test.script("bin/docker", &script.replace("{docker}", docker_client.unwrap().trim()));
     let running = test.spawn(["restore", "uploads", "--stop"]);
     eventually("the container is stopped", || test.path("stopped").exists());
     running.kill(Signal::KILL);
