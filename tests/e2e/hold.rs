@@ -53,10 +53,22 @@ fn names(containers: &[&Container]) -> String {
     containers.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// One that takes this many seconds for its end.
-fn slow(docker: &'static Docker, seconds: u32) -> Container {
-    let waits = format!("trap 'sleep {seconds}; exit 0' TERM; while :; do sleep 0.1; done");
-    docker.run(docker.busybox()).name("slow").command(&["sh", "-c", &waits]).start()
+/// One that waits with its end, once it is told to stop, until [`let_end`].
+fn slow(docker: &'static Docker) -> Container {
+    let waits =
+        "trap 'touch /stopping; while [ ! -e /end ]; do sleep 0.05; done; exit 0' TERM; touch /up; while :; do sleep 0.1; done";
+    let slow = docker.run(docker.busybox()).name("slow").option(&["--stop-timeout", "100"]);
+    let slow = slow.command(&["sh", "-c", waits]).start();
+    eventually("it is up", || has(&slow, "/up"));
+    slow
+}
+
+fn has(container: &Container, file: &str) -> bool {
+    container.try_exec(["test", "-e", file]).status.success()
+}
+
+fn let_end(slow: &Container) {
+    slow.exec(["touch", "/end"]);
 }
 
 fn box_of(docker: &'static Docker, name: &str) -> Container {
@@ -210,13 +222,14 @@ fn a_stop_that_fails_fails_the_backup_and_those_before_it_run_again() {
 #[test]
 fn a_signal_while_a_container_is_being_stopped_leaves_it_running() {
     let Some(docker) = Docker::shared() else { return };
-    let slow = slow(docker, 2);
+    let slow = slow(docker);
     let was = slow.started_at();
     let test = test_of(&format!("stop: [{}]", slow.name()), &[&slow], "");
     let mut running = test.spawn(["backup"]);
-    eventually("it is being stopped", || slow.processes().iter().any(|line| line.ends_with("sleep 2")));
+    eventually("it is being stopped", || has(&slow, "/stopping"));
     assert_eq!(records(&test)[0]["containers"][0]["name"], slow.name());
     running.kill(Signal::TERM);
+    let_end(&slow);
     assert!(running.ends_within(SOON));
     running.wait().fails(143);
     assert_eq!((slow.state(), slow.started_at() > was, records(&test)), ("running".into(), true, Vec::new()));
@@ -256,14 +269,22 @@ fn what_a_killed_backup_left_stopped_is_started_by_the_next_command_that_changes
 #[test]
 fn a_stop_that_outlives_a_killed_backup_is_waited_for() {
     let Some(docker) = Docker::shared() else { return };
-    let slow = slow(docker, 2);
+    let slow = slow(docker);
     let was = slow.started_at();
     let test = test_of(&format!("stop: [{}]", slow.name()), &[&slow], "");
     let running = test.spawn(["backup"]);
-    eventually("it is being stopped", || slow.processes().iter().any(|line| line.ends_with("sleep 2")));
+    eventually("it is being stopped", || has(&slow, "/stopping"));
     running.kill(Signal::KILL);
     drop(running);
-    test.run(["prune"]).ok().says("that was killed: started again");
+    // It is still being stopped when the next command has looked at it.
+    let real = docker.command([""; 0]).get_program().to_owned().into_string().unwrap();
+    let looked = format!("{real} \"$@\"; code=$?; case \"$*\" in *{}*) touch {{dir}}/looked;; esac; exit $code", slow.id());
+    test.script("bin/docker", &looked);
+    let pruning = test.spawn(["prune"]);
+    eventually("it is looked at", || test.path("looked").exists());
+    assert!(slow.is_running());
+    let_end(&slow);
+    pruning.wait().ok().says("that was killed: started again");
     assert_eq!((slow.state(), slow.started_at() > was, records(&test)), ("running".into(), true, Vec::new()));
 }
 
