@@ -89,8 +89,8 @@ fn a_dump_that_waits_for_a_table_lock_ends_with_its_server_session() {
 fn a_timeout_ends_the_server_session_too() {
     let database = small_database();
     let _locker = Locker::of(&database);
-    let test = Test::of(&database).target_option("timeout: 2s");
-    test.run(["backup"]).fails(1).says("app: dump: not done within 2s");
+    let test = Test::of(&database).target_option("timeout: 8s");
+    test.run(["backup"]).fails(1).says("app: dump: not done within 8s");
     assert_eq!(sessions(&database), "");
     is_clean(&test);
 }

@@ -192,8 +192,8 @@ fn a_failure_a_timeout_and_a_signal_leave_none_stopped() {
     let test = test_of(&stop, &[&web], "exit 2");
     test.run(["backup"]).fails(1).says("files: started again");
     assert_eq!((states(&test), web.state(), records(&test)), (vec!["exited".into()], "running".into(), Vec::new()));
-    let test = test_of(&format!("{stop}\ntimeout: 4s"), &[&web], WAITS);
-    test.run(["backup"]).fails(1).says("not done within 4s").says("files: started again");
+    let test = test_of(&format!("{stop}\ntimeout: 10s"), &[&web], WAITS);
+    test.run(["backup"]).fails(1).says("not done within 10s").says("files: started again");
     assert_eq!((web.state(), records(&test)), ("running".into(), Vec::new()));
     let test = test_of(&stop, &[&web], WAITS);
     let mut running = reading(&test);

@@ -239,7 +239,7 @@ fn a_signal_leaves_no_container() {
     let volume = bound(docker, &test);
     let mut running = at_work(docker, &test, volume.name());
     running.kill(Signal::TERM);
-    assert!(running.ends_within(Duration::from_secs(10)));
+    assert!(running.ends_within(Duration::from_secs(40)));
     running.wait().fails(143);
     assert_eq!(helpers(docker, volume.name()), Vec::<String>::new());
     assert!(!test.stored().iter().any(|path| path.ends_with(".manifest.json")));
