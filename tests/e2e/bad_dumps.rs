@@ -199,10 +199,10 @@ fn lives(pid: &str) -> bool {
 fn a_timeout_ends_a_pg_dump_that_hangs_and_all_that_it_started() {
     let database = small_database();
     let hangs = "sleep 1000 & echo $! >{dir}/grandchild; echo $$ >{dir}/child; echo '-- half'; wait";
-    let test = faked(&database, hangs).target_option("timeout: 2s");
+    let test = faked(&database, hangs).target_option("timeout: 8s");
     insta::assert_snapshot!(leaves_nothing(&test), @r"
     app: failed
-    error: app: dump: not done within 2s
+    error: app: dump: not done within 8s
       hint: raise the target's `timeout:`, or find out what it waits for
     backup: 1 unit failed, 0 B in TIME
     ");

@@ -68,7 +68,7 @@ fn nothing_of_a_dump_goes_on_in_the_container_whatever_ends_it() {
     let database = container.new_database(TABLE);
     let _locker = Locker::of(&container, &database);
     for signal in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::KILL), None] {
-        let timeout = if signal.is_none() { "timeout: 3s" } else { "timeout: 1h" };
+        let timeout = if signal.is_none() { "timeout: 10s" } else { "timeout: 1h" };
         let test = Test::inside(&container, &database).target_option(timeout);
         let running = test.spawn(["backup"]);
         if let Some(signal) = signal {
@@ -81,7 +81,7 @@ fn nothing_of_a_dump_goes_on_in_the_container_whatever_ends_it() {
             Some(Signal::TERM) => drop(ran.fails(143).says("interrupted")),
             Some(Signal::INT) => drop(ran.fails(130)),
             Some(_) => assert_eq!(ran.signal, Some(9)),
-            None => drop(ran.fails(1).says("app: dump: not done within 3s")),
+            None => drop(ran.fails(1).says("app: dump: not done within 10s")),
         }
         eventually("pg_dump has gone", || ours(&container).is_empty());
         eventually("its session has gone", || sessions(&container).is_empty());

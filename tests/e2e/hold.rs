@@ -2,7 +2,6 @@
 //! whatever ends the backup.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,14 +13,13 @@ use crate::support::{Docker, Podman, Signal, Test, Traced, eventually, is_root};
 /// Far longer than an end should take, and far shorter than what is waited for here.
 const SOON: Duration = Duration::from_secs(40);
 /// In the place of tar: says what the test's containers do while it reads, and goes on as this says.
-const READS: &str = "#!/bin/sh
-case \"$*\" in *--file=-*)
+const READS: &str = "case \"$*\" in *--file=-*)
     for name in $CONTAINERS; do
         echo \"$(${ENGINE:-docker} container inspect --format '{{.State.Status}}' $name)\" >>{dir}/states.new
     done
     mv {dir}/states.new {dir}/states
     ";
-const ON: &str = ";; esac\nexec /usr/bin/tar \"$@\"\n";
+const ON: &str = ";; esac\nexec /usr/bin/tar \"$@\"";
 /// Until the test lets it, or ends.
 const WAITS: &str = "while [ -d {dir} ] && [ ! -e {dir}/go ]; do sleep 0.05; done";
 
@@ -34,8 +32,7 @@ fn test_of(lines: &str, containers: &[&Container], reads: &str) -> Test {
     ));
     fs::create_dir(test.path("data")).unwrap();
     fs::write(test.path("data/file"), "content\n").unwrap();
-    test.write("bin/tar", &format!("{READS}{reads}{ON}"));
-    fs::set_permissions(test.path("bin/tar"), fs::Permissions::from_mode(0o755)).unwrap();
+    test.script("bin/tar", &format!("{READS}{reads}{ON}"));
     let names: Vec<&str> = containers.iter().map(|one| one.name()).collect();
     test.env("CONTAINERS", names.join(" "))
 }
@@ -56,10 +53,22 @@ fn names(containers: &[&Container]) -> String {
     containers.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// One that takes this many seconds for its end.
-fn slow(docker: &'static Docker, seconds: u32) -> Container {
-    let waits = format!("trap 'sleep {seconds}; exit 0' TERM; while :; do sleep 0.1; done");
-    docker.run(docker.busybox()).name("slow").command(&["sh", "-c", &waits]).start()
+/// One that waits with its end, once it is told to stop, until [`let_end`].
+fn slow(docker: &'static Docker) -> Container {
+    let waits =
+        "trap 'touch /stopping; while [ ! -e /end ]; do sleep 0.05; done; exit 0' TERM; touch /up; while :; do sleep 0.1; done";
+    let slow = docker.run(docker.busybox()).name("slow").option(&["--stop-timeout", "100"]);
+    let slow = slow.command(&["sh", "-c", waits]).start();
+    eventually("it is up", || has(&slow, "/up"));
+    slow
+}
+
+fn has(container: &Container, file: &str) -> bool {
+    container.try_exec(["test", "-e", file]).status.success()
+}
+
+fn let_end(slow: &Container) {
+    slow.exec(["touch", "/end"]);
 }
 
 fn box_of(docker: &'static Docker, name: &str) -> Container {
@@ -183,8 +192,8 @@ fn a_failure_a_timeout_and_a_signal_leave_none_stopped() {
     let test = test_of(&stop, &[&web], "exit 2");
     test.run(["backup"]).fails(1).says("files: started again");
     assert_eq!((states(&test), web.state(), records(&test)), (vec!["exited".into()], "running".into(), Vec::new()));
-    let test = test_of(&format!("{stop}\ntimeout: 4s"), &[&web], WAITS);
-    test.run(["backup"]).fails(1).says("not done within 4s").says("files: started again");
+    let test = test_of(&format!("{stop}\ntimeout: 10s"), &[&web], WAITS);
+    test.run(["backup"]).fails(1).says("not done within 10s").says("files: started again");
     assert_eq!((web.state(), records(&test)), ("running".into(), Vec::new()));
     let test = test_of(&stop, &[&web], WAITS);
     let mut running = reading(&test);
@@ -202,8 +211,7 @@ fn a_stop_that_fails_fails_the_backup_and_those_before_it_run_again() {
     let test = test_of(&format!("stop: [{}]", names(&[&web, &db])), &[], "");
     let real = docker.command([""; 0]).get_program().to_owned().into_string().unwrap();
     let broken = format!("[ \"$1 $2\" = \"stop {}\" ] && {{ echo it hangs on >&2; exit 1; }}; exec {real} \"$@\"", db.id());
-    test.write("bin/docker", &format!("#!/bin/sh\n{broken}\n"));
-    fs::set_permissions(test.path("bin/docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    test.script("bin/docker", &broken);
     let ran = test.run(["backup"]).fails(1).says("files: engine: docker exited with code 1: it hangs on");
     assert!(ran.stderr.contains(&format!("files: started again {} after ", web.name())), "{}", ran.stderr);
     let now = [&web, &db].map(Container::started_at);
@@ -214,13 +222,14 @@ fn a_stop_that_fails_fails_the_backup_and_those_before_it_run_again() {
 #[test]
 fn a_signal_while_a_container_is_being_stopped_leaves_it_running() {
     let Some(docker) = Docker::shared() else { return };
-    let slow = slow(docker, 2);
+    let slow = slow(docker);
     let was = slow.started_at();
     let test = test_of(&format!("stop: [{}]", slow.name()), &[&slow], "");
     let mut running = test.spawn(["backup"]);
-    eventually("it is being stopped", || slow.processes().iter().any(|line| line.ends_with("sleep 2")));
+    eventually("it is being stopped", || has(&slow, "/stopping"));
     assert_eq!(records(&test)[0]["containers"][0]["name"], slow.name());
     running.kill(Signal::TERM);
+    let_end(&slow);
     assert!(running.ends_within(SOON));
     running.wait().fails(143);
     assert_eq!((slow.state(), slow.started_at() > was, records(&test)), ("running".into(), true, Vec::new()));
@@ -260,14 +269,22 @@ fn what_a_killed_backup_left_stopped_is_started_by_the_next_command_that_changes
 #[test]
 fn a_stop_that_outlives_a_killed_backup_is_waited_for() {
     let Some(docker) = Docker::shared() else { return };
-    let slow = slow(docker, 2);
+    let slow = slow(docker);
     let was = slow.started_at();
     let test = test_of(&format!("stop: [{}]", slow.name()), &[&slow], "");
     let running = test.spawn(["backup"]);
-    eventually("it is being stopped", || slow.processes().iter().any(|line| line.ends_with("sleep 2")));
+    eventually("it is being stopped", || has(&slow, "/stopping"));
     running.kill(Signal::KILL);
     drop(running);
-    test.run(["prune"]).ok().says("that was killed: started again");
+    // It is still being stopped when the next command has looked at it.
+    let real = docker.command([""; 0]).get_program().to_owned().into_string().unwrap();
+    let looked = format!("{real} \"$@\"; code=$?; case \"$*\" in *{}*) touch {{dir}}/looked;; esac; exit $code", slow.id());
+    test.script("bin/docker", &looked);
+    let pruning = test.spawn(["prune"]);
+    eventually("it is looked at", || test.path("looked").exists());
+    assert!(slow.is_running());
+    let_end(&slow);
+    pruning.wait().ok().says("that was killed: started again");
     assert_eq!((slow.state(), slow.started_at() > was, records(&test)), ("running".into(), true, Vec::new()));
 }
 

@@ -65,16 +65,16 @@ fn hooks_run_around_a_backup_and_know_what_it_came_to() {
 #[test]
 fn a_before_that_fails_fails_the_unit_and_nothing_is_read() {
     let failing = [
-        ("echo that; echo frozen is nothing >&2; exit 7", "the command exited with code 7: frozen is nothing"),
-        ("kill -KILL $$", "the command was killed by signal 9"),
-        ("echo $$ >{dir}/hangs; exec sleep 1000", "not done within 1.0s, and ended with all that it started"),
+        ("1m", "echo that; echo frozen is nothing >&2; exit 7", "the command exited with code 7: frozen is nothing"),
+        ("1m", "kill -KILL $$", "the command was killed by signal 9"),
+        ("4s", "echo $$ >{dir}/hangs; exec sleep 1000", "not done within 4.0s, and ended with all that it started"),
     ];
-    for (script, cause) in failing {
+    for (timeout, script, cause) in failing {
         let database = small_database();
         let rest = ["after", "on_error"].map(noting).join(", ");
         let test = Test::of(&database)
             .fake_bin("pg_dump", "[ \"$1\" = --version ] && exec {real} --version\ntouch {dir}/dumped; exec {real} \"$@\"")
-            .target_option(&format!("hooks: {{ timeout: 1s, before: '{script}', {rest} }}"));
+            .target_option(&format!("hooks: {{ timeout: {timeout}, before: '{script}', {rest} }}"));
         test.run(["backup"]).fails(1).says(&format!("app: hook before: {cause}"));
         assert_eq!((test.stored(), test.path("dumped").exists()), (Vec::new(), false), "{script}");
         assert_eq!(order(&test), ["on_error", "after"], "{script}");
@@ -93,9 +93,7 @@ fn a_program_of_a_hook_that_is_not_there_is_told_by_its_name() {
     assert_eq!((&problem["step"], &problem["kind"]), (&"hook before".into(), &"child".into()));
     assert!(problem["cause"].as_str().unwrap().contains("freeze"), "{problem}");
     // A path is meant from the configuration's directory, wherever the program is started.
-    let script = test.path("freeze");
-    test.write("freeze", "#!/bin/sh\necho \"$@\" >frozen\n");
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    test.script("freeze", "echo \"$@\" >frozen");
     let path = test.path("backup.yml");
     let test = test.under(["env", "--chdir=/"]);
     test.run(["-c", path.to_str().unwrap(), "backup"]).ok();

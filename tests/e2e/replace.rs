@@ -250,21 +250,26 @@ fn clients_that_reconnect_at_once_do_not_stop_a_swap() {
     let (test, name) = (changed_since(&database), database.name());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        let clients = [(); 2].map(|()| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let mut client = SHARED.client("psql", name);
                     client.args(["-X", "-q", "-c", "SELECT pg_sleep(600)"]).stderr(Stdio::null());
                     let _ = client.stdout(Stdio::null()).status();
                 }
-            });
-        }
+            })
+        });
         let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE '%sleep%'");
         eventually("the clients are there", || SHARED.psql("postgres", &sessions) == "2");
         let ran = test.run(["restore", "app", "--replace"]);
         let swapped = test.run(["restore", "app", "--replace", "--disconnect"]);
         done.store(true, Ordering::Relaxed);
-        SHARED.psql("postgres", &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        // One of them may be on its way to the server just now.
+        eventually("the clients have ended", || {
+            SHARED.psql("postgres", &end);
+            clients.iter().all(std::thread::ScopedJoinHandle::is_finished)
+        });
         ran.fails(2).says("sessions are on it: pid ");
         swapped.ok().says("are ended before the swap: pid ");
     });

@@ -33,6 +33,15 @@ pub(crate) fn with_options(server: &'static Server, options: &str) -> (S3Bucket,
     (bucket, proxy, test)
 }
 
+/// The same configuration in another file, `hasty.yml`, with other options of its storage: what a silence is to end has a short
+/// `timeout:` there. All else is run with `backup.yml`, as a busy machine may be silent for a while itself.
+pub(crate) fn hasty(test: &Test, options: &str, instead: &str) -> [&'static str; 2] {
+    let config = std::fs::read_to_string(test.path("backup.yml")).unwrap();
+    assert!(config.contains(options), "{config}");
+    test.write("hasty.yml", &config.replace(options, instead));
+    ["-c", "hasty.yml"]
+}
+
 /// What came of a backup: it verifies, or nothing is left of it.
 #[track_caller]
 fn outcome(what: &str, bucket: &S3Bucket, proxy: &Proxy, test: &Test) -> &'static str {
@@ -84,9 +93,13 @@ fn every_fault(server: &'static Server, calls: &[Kind]) -> String {
 fn line_of(server: &'static Server, call: Kind, name: &str, fault: &Fault) -> String {
     let mut line = format!("{call:?}: {name}:");
     for (often, times) in [("once", 1), ("always", usize::MAX)] {
-        // Only a silence is to be waited for: a busy machine may be silent for a while itself.
-        let timeout = if *fault == Fault::Stall { "2s" } else { "20s" };
-        let (bucket, proxy, test) = through(server, &format!("retries: 1, timeout: {timeout}"));
+        // Only a silence is to be waited for. What mends it may be kept waiting by a busy machine as well.
+        let options = match (fault, often) {
+            (Fault::Stall, "once") => "retries: 3, timeout: 3s",
+            (Fault::Stall, _) => "retries: 1, timeout: 3s",
+            _ => "retries: 1",
+        };
+        let (bucket, proxy, test) = through(server, options);
         // Not the first: that one may be of a probe.
         let nth = if call == Kind::Part { 2 } else { 1 };
         proxy.fail_times(call, nth, times, fault.clone());

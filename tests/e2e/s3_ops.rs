@@ -224,7 +224,7 @@ fn a_page_that_fails_in_the_middle_is_no_shorter_listing() {
     let (bucket, proxy) = (server.bucket(), Proxy::before(server));
     let ids = ids(400);
     at_once(&ids, |id| drop(Planted::new("app", id).into_bucket(&bucket, "")));
-    let storage = bucket.through(&proxy).yaml_with("retries: 1, timeout: 2s");
+    let storage = bucket.through(&proxy).yaml_with("retries: 1");
     let test = test(&storage, &[], ", retention: { keep_last: 3 }");
     for fault in [Fault::Cut, Fault::Reset, Fault::Status(503, "SlowDown", None)] {
         proxy.fail(Kind::List, 2, fault.clone());

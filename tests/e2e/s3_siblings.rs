@@ -11,15 +11,24 @@ use db_backup_tools::storage::s3::S3;
 use serde_json::json;
 
 use crate::s3::database;
+use crate::s3_faults::hasty;
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, S3Bucket, Server};
 use crate::support::{Database, S3sFs, SHARED, Test};
 
 static DATABASE: LazyLock<Database> = LazyLock::new(database);
 
+/// Of the storage that is to fail.
+const PATIENT: &str = "retries: 1";
+
+/// The same storages for a run in which one of them is silent for ever.
+fn in_silence(test: &Test) -> [&'static str; 2] {
+    hasty(test, PATIENT, "retries: 1, timeout: 1s")
+}
+
 fn two(database: &Database, server: &'static Server) -> (S3Bucket, Proxy, Test) {
     let (bucket, proxy) = (server.bucket(), Proxy::before(server));
-    let yaml = bucket.through(&proxy).yaml_with("part_size: 5MiB, timeout: 1s, retries: 1");
+    let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, {PATIENT}"));
     let test = Test::of(database)
         .storages([("local", "{ type: local, path: '{storage}' }".into()), ("offsite", yaml)])
         .target_option("compression: { type: none }")
@@ -51,7 +60,11 @@ fn a_bucket_that_fails_at_any_point_leaves_its_sibling_whole_and_the_next_night_
                 Some(kind) => proxy.fail_always(kind, nth + trials, fault),
                 None => proxy.fail_all(fault),
             }
-            let ran = test.run(["backup", "--json"]).fails(3).says("app: storage offsite: ").says("hint: ");
+            let ran = test
+                .run(in_silence(&test).iter().chain(&["backup", "--json"]))
+                .fails(3)
+                .says("app: storage offsite: ")
+                .says("hint: ");
             assert_eq!(ran.json()["items"][0]["storages"], json!(["local"]), "{what}");
             proxy.heal();
             test.run(["list", "--verify"]).fails(3).says("app: storage offsite: behind: ");
@@ -84,10 +97,11 @@ fn the_newest_may_be_in_a_bucket_that_can_not_be_listed() {
         assert!(test.run(["restore", "app", "--output", "-", "--from", "local"]).ok().stdout.contains("the former"));
         for fault in [Fault::Status(403, "AccessDenied", None), Fault::Reset, Fault::Stall] {
             proxy.fail_all(fault);
-            let ran = test.run(["restore", "app", "--output", "-"]).fails(1).says("storage offsite: ");
+            let [option, file] = in_silence(&test);
+            let ran = test.run([option, file, "restore", "app", "--output", "-"]).fails(1).says("storage offsite: ");
             assert_eq!(ran.says("the newest backup may be there; to go on without it: --from NAME (of: local)").stdout, "");
             assert!(test.run(["restore", "app", "--output", "-", "--from", "local"]).ok().stdout.contains("the former"));
-            let listed = test.run(["list", "--json"]).fails(1).says("storage offsite: ");
+            let listed = test.run([option, file, "list", "--json"]).fails(1).says("storage offsite: ");
             assert_eq!(listed.json()["items"].as_array().unwrap().len(), 1);
             proxy.heal();
         }

@@ -12,7 +12,7 @@ use crate::support::{Test, eventually};
 fn at(bucket: &S3Bucket, endpoint: &str, more: &str) -> String {
     format!(
         "{{ type: s3, bucket: {}, endpoint: '{endpoint}', access_key_id: {ACCESS_KEY}, secret_access_key: {SECRET_KEY}, \
-         retries: 0, timeout: 5s{more} }}",
+         retries: 0, timeout: 20s{more} }}",
         bucket.name()
     )
 }

@@ -33,8 +33,8 @@ fn target(test: &Test, volume: &str, keys: &str) {
     test.write("backup.yml", &text);
 }
 
-/// Helper containers of this engine that read this volume. Others' tests have theirs.
-fn helpers(docker: &Docker, volume: &str) -> Vec<String> {
+/// Helper containers of this engine that use this volume. Others' tests have theirs.
+pub(crate) fn helpers(docker: &Docker, volume: &str) -> Vec<String> {
     let filters = [format!("label={HELPERS}"), format!("volume={volume}")];
     let listed = docker.ok(["ps", "-a", "-q", "--filter", &filters[0], "--filter", &filters[1]]);
     listed.lines().map(str::to_owned).collect()
@@ -239,7 +239,7 @@ fn a_signal_leaves_no_container() {
     let volume = bound(docker, &test);
     let mut running = at_work(docker, &test, volume.name());
     running.kill(Signal::TERM);
-    assert!(running.ends_within(Duration::from_secs(10)));
+    assert!(running.ends_within(Duration::from_secs(40)));
     running.wait().fails(143);
     assert_eq!(helpers(docker, volume.name()), Vec::<String>::new());
     assert!(!test.stored().iter().any(|path| path.ends_with(".manifest.json")));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::support::archive::{Archive, SMALL_TREE, assert_same, small_tree, uploads_with};
 use crate::support::{Docker, NewContainer, Ran, Signal, Test, Volume, eventually, is_root};
+use crate::volume_engine::helpers;
 
 /// A test with a backup of a small tree; the target is this volume.
 fn archived(volume: &str) -> Test {
@@ -108,10 +109,8 @@ fn a_container_that_was_started_meanwhile_is_noticed_before_the_swap() {
     let volume = docker.volume("data");
     let test = archived(volume.name());
     let user = idle(docker).volume(&volume, "/data").create();
-    let script =
-        format!("#!/bin/sh\ncase \"$*\" in *--extract*) docker start {} >/dev/null;; esac\nexec /bin/tar \"$@\"\n", user.name());
-    test.write("bin/tar", &script);
-    assert!(std::process::Command::new("chmod").arg("755").arg(test.path("bin/tar")).status().unwrap().success());
+    let script = format!("case \"$*\" in *--extract*) docker start {} >/dev/null;; esac\nexec /bin/tar \"$@\"", user.name());
+    test.script("bin/tar", &script);
     test.run(["restore", "uploads"]).fails(2).says("and is running");
     assert!(user.exec(["ls", "-A", "/data"]).is_empty());
     assert_eq!(beside(&volume.mountpoint()), ["_data"]);
@@ -159,9 +158,8 @@ fn a_kill_leaves_containers_running() {
     // An engine's client that never comes to an end with what it stopped: the restore is killed right then.
     let docker_client =
         String::from_utf8(std::process::Command::new("sh").args(["-c", "command -v docker"]).output().unwrap().stdout);
-    let script = "#!/bin/sh\n{docker} \"$@\"; code=$?\n[ \"$1\" != stop ] || { touch {dir}/stopped; while [ -d {dir} ]; do sleep 0.1; done; }\nexit $code\n";
-    test.write("bin/docker", &script.replace("{docker}", docker_client.unwrap().trim()));
-    assert!(std::process::Command::new("chmod").arg("755").arg(test.path("bin/docker")).status().unwrap().success());
+    let script = "{docker} \"$@\"; code=$?\n[ \"$1\" != stop ] || { touch {dir}/stopped; while [ -d {dir} ]; do sleep 0.1; done; }\nexit $code";
+    test.script("bin/docker", &script.replace("{docker}", docker_client.unwrap().trim()));
     let running = test.spawn(["restore", "uploads", "--stop"]);
     eventually("the container is stopped", || test.path("stopped").exists());
     running.kill(Signal::KILL);
@@ -196,7 +194,7 @@ fn a_volume_that_is_out_of_reach_is_written_by_a_container() {
     let former = former_of(&volume, &ran);
     let former = docker.adopt_volume(&former);
     assert_eq!(former.shell("cat precious; cat file; getfattr --only-values -n user.origin file 2>/dev/null || :"), "old\nhello");
-    assert_eq!(docker.containers_with("db-backup-tools=helper"), [""; 0]);
+    assert_eq!([volume.name(), former.name()].map(|name| helpers(docker, name)), [(); 2].map(|()| Vec::<String>::new()));
 }
 
 #[test]
@@ -236,7 +234,7 @@ fn a_kill_ends_the_container_and_the_next_restore_mends_it() {
     eventually("something is unpacked", || bound.path().join("dir").exists());
     running.kill(Signal::KILL);
     running.wait();
-    eventually("its container is gone", || docker.containers_with("db-backup-tools=helper").is_empty());
+    eventually("its container is gone", || helpers(docker, volume.name()).is_empty());
     let ran = test.run(["restore", "uploads", "--replace"]).ok();
     drop(docker.adopt_volume(&former_of(&volume, &ran)));
     assert_same(&test.path("was"), bound.path());

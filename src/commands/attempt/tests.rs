@@ -346,7 +346,7 @@ fn a_storage_that_hangs_ends_with_the_time_limit_and_is_the_one_that_is_named() 
     memories[0].fail(Call::Write, 1, Fault::Hang);
     let observer = Arc::new(Recording::default());
     let cx = Context { observer: observer.clone(), ..Context::for_tests() };
-    let cx = cx.with_cancel(cx.cancel.child(Some(Duration::from_millis(200))).unwrap());
+    let cx = cx.with_cancel(cx.cancel.child(Some(Duration::from_secs(2))).unwrap());
     let error = attempt([&memories[0], &memories[1]], false, &cx).map(drop).unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
     let told: Vec<String> = observer

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use super::{holds_within, is_root};
+use super::{free_port, holds_within, is_root};
 
 /// The address that every server of ours listens on.
 pub const HOST: &str = "127.0.0.1";
@@ -132,7 +131,8 @@ impl Cluster {
     /// (`ENCODING 'LATIN1' LOCALE 'C'`, with `template0`).
     pub fn create_from(&self, template: &str, options: &str) -> Database {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        // None of them begins with another.
+        let name = format!("test_{:04}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {} {options}", quoted(template)));
         Database { cluster: self.clone(), name }
     }
@@ -348,10 +348,6 @@ fn is_ready(binaries: &Path, socket_directory: &Path, port: u16) -> bool {
     let mut command = Command::new(binaries.join("pg_isready"));
     command.arg("-q").arg("-h").arg(socket_directory).args(["-p", &port.to_string()]);
     command.status().is_ok_and(|status| status.success())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// User and group that servers run as when root starts them: PostgreSQL refuses root.

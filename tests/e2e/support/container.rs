@@ -145,7 +145,7 @@ impl Container {
     #[track_caller]
     pub fn new_database(&self, sql: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("test_{:04}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.psql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
         self.psql_in(&name, sql);
         name

@@ -53,6 +53,18 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// A port of this machine on which nobody listens: below those that the kernel gives to clients, and to whoever asks for any. So none
+/// of those takes the place of a server that is away for a while, or has ended.
+pub fn free_port() -> u16 {
+    loop {
+        let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let port = 10_000 + u16::from_str_radix(&random[..4], 16).unwrap() % 22_000;
+        if std::net::TcpListener::bind((cluster::HOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Waits until a condition holds; fails the test when it does not within a minute, which is far
 /// longer than anything here takes.
 #[track_caller]

@@ -8,9 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::cluster::HOST;
 use super::proxy_http::{Flow, Head, pass_body};
-use super::proxy_odd;
+use super::proxy_odd::{self, ServerClock};
 use super::s3::Server;
 
 /// What a request is for.
@@ -108,8 +110,7 @@ struct State {
     has_ended: bool,
     armed: Vec<Armed>,
     calls: Vec<Call>,
-    /// Seconds that the server's clock seems to be ahead by.
-    ahead: i64,
+    clock: ServerClock,
     ignores_conditions: bool,
     /// Open connections, by a number of their own.
     connections: BTreeMap<usize, Vec<TcpStream>>,
@@ -184,7 +185,12 @@ impl Proxy {
 
     /// Lets the server's clock seem to be ahead by this: in the `Date` of its answers, and nowhere else.
     pub fn shift_clock(&self, ahead: Duration) {
-        self.inner.lock().ahead = i64::try_from(ahead.as_secs()).unwrap();
+        self.inner.lock().clock = ServerClock::Ahead(ahead);
+    }
+
+    /// Lets the server's clock seem to stand still, likewise: however long a busy machine takes, no second is over.
+    pub fn stop_clock(&self, at: DateTime<Utc>) {
+        self.inner.lock().clock = ServerClock::At(at);
     }
 
     /// Makes the server one that takes no notice of `If-None-Match`: such requests are signed anew without it.
@@ -333,7 +339,7 @@ impl Inner {
         };
         pass_body(requests, &mut io::sink(), head.request_body(), Flow::default())?;
         let kind = if body.starts_with(b"<?xml") || body.starts_with(b"<Error") { "application/xml" } else { "text/html" };
-        let date = proxy_odd::date(self.lock().ahead);
+        let date = self.lock().clock.date();
         write!(
             client,
             "HTTP/1.1 {status} Injected\r\nDate: {date}\r\nContent-Type: {kind}\r\n{headers}Content-Length: {}\r\n\r\n",
@@ -393,9 +399,9 @@ impl Inner {
             self.wait_for_the_end();
             return Ok(false);
         }
-        let ahead = self.lock().ahead;
-        if ahead != 0 {
-            answer.set("date", &proxy_odd::date(ahead));
+        let clock = self.lock().clock;
+        if !matches!(clock, ServerClock::Right) {
+            answer.set("date", &clock.date());
         }
         if let Some(fault @ (Fault::Longer(_) | Fault::Flip | Fault::Header(..))) = fault {
             return proxy_odd::pass_changed(fault, answer, body, server, client);

@@ -2,14 +2,34 @@
 
 use std::io::{self, BufRead, Write};
 use std::net::TcpStream;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use super::proxy::Fault;
 use super::proxy_http::{Body, Flow, Head, pass_body};
 use super::s3_request::{Request, send};
 
-/// The `Date` of a server whose clock is so many seconds ahead.
-pub fn date(ahead: i64) -> String {
-    (chrono::Utc::now() + chrono::TimeDelta::seconds(ahead)).format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+/// What a server's clock seems to say: in the `Date` of its answers, and nowhere else.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum ServerClock {
+    #[default]
+    Right,
+    Ahead(Duration),
+    /// It stands still.
+    At(DateTime<Utc>),
+}
+
+impl ServerClock {
+    /// The `Date` of an answer.
+    pub fn date(self) -> String {
+        let now = match self {
+            Self::Right => Utc::now(),
+            Self::Ahead(ahead) => Utc::now() + ahead,
+            Self::At(at) => at,
+        };
+        now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
 }
 
 /// Passes an answer on with this in it. Whether another may follow on this connection.

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,10 +14,10 @@ use db_backup_tools::config::model::{S3Keys, S3Settings};
 use db_backup_tools::config::secret::{Secret, SecretFrom};
 
 use super::cluster::HOST;
-use super::holds_within;
 use super::proxy::Proxy;
 use super::s3_request::send;
 pub use super::s3_request::{Answer, Request};
+use super::{free_port, holds_within};
 
 /// Who asks every server of ours.
 pub const ACCESS_KEY: &str = "ONLYFORTESTS";
@@ -211,9 +210,12 @@ impl Drop for Server {
 }
 
 fn free_ports() -> [u16; 2] {
-    // Both at once: they must differ.
-    let listeners = [(); 2].map(|()| TcpListener::bind((HOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    loop {
+        let ports = [(); 2].map(|()| free_port());
+        if ports[0] != ports[1] {
+            return ports;
+        }
+    }
 }
 
 /// A bucket, and the way on which the program is to reach it. It stays when this is dropped.

@@ -181,8 +181,7 @@ impl Test {
     #[must_use]
     pub fn unprivileged_in_group(mut self, group: u32) -> Self {
         if is_root() {
-            // The build's directory may be closed to others. Copied by a program: a file that we had open for
-            // writing could not be run while another test's new child still holds it.
+            // The build's directory may be closed to others. Copied by a program, as scripts are written by one.
             let copy = self.path("bin/db-backup-tools");
             assert!(Command::new("cp").arg(&self.program).arg(&copy).status().unwrap().success());
             self.program = copy;
@@ -208,12 +207,20 @@ impl Test {
         let real = cluster::binaries().join(name);
         let version = r#"[ "$1" = --version ] && exec {real} --version"#;
         let script = if script.contains("--version") { script.to_owned() } else { format!("{version}\n{script}") };
-        let script = format!("#!/bin/sh\n{}\n", self.filled(&script).replace("{real}", real.to_str().unwrap()));
-        // Written by a program, for the reason given above.
-        let written =
-            Command::new("sh").args(["-c", r#"printf '%s' "$1" >"$2" && chmod 755 "$2""#, "sh", &script]).arg(path).status();
-        assert!(written.unwrap().success());
+        self.script(&format!("bin/{name}"), &script.replace("{real}", real.to_str().unwrap()));
         self
+    }
+
+    /// A shell script in the test's directory that can be run, its text filled like [`Test::config`]'s.
+    pub fn script(&self, name: &str, text: &str) {
+        let text = format!("#!/bin/sh\n{}\n", self.filled(text));
+        // Written by a program: a file that we had open for writing could not be run while another test's new child still
+        // holds it.
+        let written = Command::new("sh")
+            .args(["-c", r#"printf '%s' "$1" >"$2" && chmod 755 "$2""#, "sh", &text])
+            .arg(self.path(name))
+            .status();
+        assert!(written.unwrap().success());
     }
 
     /// A path in the test's directory.
