@@ -4,7 +4,8 @@
 use libdeflater::CompressionLvl;
 use zstd::zstd_safe::compress_bound;
 
-use super::matchless::{self, Sampler};
+use super::matchless;
+use super::sample::Sample;
 use crate::config::model::Compression;
 use crate::error::{Error, Kind, Result};
 
@@ -17,8 +18,8 @@ const LIBDEFLATE_LEVELS: [i32; 9] = [1, 1, 2, 3, 5, 5, 6, 8, 9];
 #[derive(Default)]
 pub struct Compressor {
     gzip: Option<(u32, libdeflater::Compressor)>,
-    sampler: Sampler,
-    zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    zstd: Option<(i32, Zstd)>,
+    sample: Sample,
 }
 
 impl Compressor {
@@ -47,7 +48,7 @@ impl Compressor {
             }
         };
         packed.resize(gzip.gzip_compress_bound(content.len()), 0);
-        let bytes = match self.sampler.look(content, gzip) {
+        let bytes = match matchless::way_of(content, gzip, &mut self.sample) {
             Some(way) => matchless::write(way, content, packed)?,
             None => gzip.gzip_compress(content, packed).map_err(|error| failed("gzip").source(error))?,
         };
@@ -58,17 +59,51 @@ impl Compressor {
     fn zstd(&mut self, level: i32, content: &[u8], packed: &mut Vec<u8>) -> Result<()> {
         let zstd = match &mut self.zstd {
             Some((made_for, zstd)) if *made_for == level => zstd,
-            slot => {
-                let mut zstd = zstd::bulk::Compressor::new(level).map_err(|error| failed("zstd").source(error))?;
-                // The content's size is in a frame's header without being asked for.
-                zstd.include_checksum(true).map_err(|error| failed("zstd").source(error))?;
-                &mut slot.insert((level, zstd)).1
-            }
+            slot => &mut slot.insert((level, Zstd::new(level)?)).1,
         };
+        let zstd = zstd.for_block(content, &mut self.sample);
         packed.clear();
         packed.reserve(compress_bound(content.len()));
         zstd.compress_to_buffer(content, packed).map_err(|error| failed("zstd").source(error))?;
         Ok(())
+    }
+}
+
+/// zstd's level 1 for the blocks of which it makes no more than the level that was asked for, and that level for all others. Short
+/// numbers are such: of 48 MiB of COPY rows level 1 makes 9.1 MB in 0.06 s, level 3 12.9 MB in 0.15 s; and hex digits: 25.7 MB in 0.04 s,
+/// 26.4 MB in 0.23 s.
+struct Zstd {
+    asked_for: zstd::bulk::Compressor<'static>,
+    fast: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Zstd {
+    fn new(level: i32) -> Result<Self> {
+        let compressor = |level| {
+            let mut zstd = zstd::bulk::Compressor::new(level)?;
+            // The content's size is in a frame's header without being asked for.
+            zstd.include_checksum(true)?;
+            Ok(zstd)
+        };
+        let made = |zstd: std::io::Result<_>| zstd.map_err(|error| failed("zstd").source(error));
+        let fast = if level > 1 { Some(made(compressor(1))?) } else { None };
+        Ok(Self { asked_for: made(compressor(level))?, fast })
+    }
+
+    /// The one for this block, by a sample of it.
+    fn for_block(&mut self, content: &[u8], sample: &mut Sample) -> &mut zstd::bulk::Compressor<'static> {
+        let Self { asked_for, fast: Some(fast) } = self else { return &mut self.asked_for };
+        let Some(Sample { bytes, packed }) = sample.take(content) else { return asked_for };
+        let mut packed_by = |zstd: &mut zstd::bulk::Compressor<'static>| {
+            packed.clear();
+            packed.reserve(compress_bound(bytes.len()));
+            zstd.compress_to_buffer(bytes, packed).ok()
+        };
+        // An error shows again where the whole block is compressed.
+        match (packed_by(fast), packed_by(asked_for)) {
+            (Some(quick), Some(slow)) if quick <= slow => fast,
+            _ => asked_for,
+        }
     }
 }
 
@@ -112,6 +147,31 @@ mod tests {
         assert_eq!(zstd::zstd_safe::get_frame_content_size(&packed).unwrap(), Some(7));
         // RFC 8878, 3.1.1.1.1: the checksum flag.
         assert_eq!(packed[4] & 0b100, 0b100);
+    }
+
+    #[test]
+    fn a_block_gets_the_level_that_makes_less_of_its_sample() {
+        let numbers: Vec<u8> =
+            (0..60_000).flat_map(|row| format!("{row}\t{}\t{}.25\n", row % 997, row * 7919 % 1_000_003).into_bytes()).collect();
+        let note =
+            |row| format!("Order {row} of customer {} was sent from store {} and paid at once. ", row % 1009, row % 31).repeat(5);
+        let prose: Vec<u8> = (0..4000).flat_map(|row| note(row).into_bytes()).collect();
+        for (content, is_fast) in [(numbers, true), (prose, false)] {
+            let by_level = [1, 3].map(|level| {
+                let mut zstd = zstd::bulk::Compressor::new(level).unwrap();
+                zstd.include_checksum(true).unwrap();
+                zstd.compress(&content).unwrap()
+            });
+            let mut packed = Vec::new();
+            Compressor::default().compress(Compression::Zstd(3), &content, &mut packed).unwrap();
+            assert!(
+                packed == by_level[usize::from(!is_fast)],
+                "{is_fast}: {} of {:?}",
+                packed.len(),
+                by_level.each_ref().map(Vec::len)
+            );
+            assert_eq!(by_level[0].len() < by_level[1].len(), is_fast);
+        }
     }
 
     #[test]

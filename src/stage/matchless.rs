@@ -5,13 +5,8 @@
 use libdeflater::Compressor;
 use zlib_rs::{DeflateConfig, ReturnCode, Strategy, compress_slice};
 
+use super::sample::Sample;
 use crate::error::{Error, Kind, Result};
-
-/// Pieces of a block that make its sample.
-const PIECES: usize = 8;
-
-/// Bytes of a piece: together 32 KiB, as far back as deflate looks.
-const PIECE_BYTES: usize = 4 << 10;
 
 /// The search is worth its time where it makes a sample smaller than this part of what Huffman codes alone make of it. One piece of
 /// text among seven without a match gives 0.95.
@@ -33,35 +28,18 @@ pub(super) enum Way {
     Stored,
 }
 
-/// Buffers that are used again and again.
-#[derive(Default)]
-pub(super) struct Sampler {
-    sample: Vec<u8>,
-    packed: Vec<u8>,
-}
-
-impl Sampler {
-    /// How to write this block without a search, if a search at the compressor's level gains nothing in a sample of it. A small
-    /// block is not worth the question. The same block always gets the same answer.
-    pub(super) fn look(&mut self, content: &[u8], gzip: &mut Compressor) -> Option<Way> {
-        if content.len() < 4 * PIECES * PIECE_BYTES {
-            return None;
-        }
-        let step = (content.len() - PIECE_BYTES) / (PIECES - 1);
-        self.sample.clear();
-        for piece in 0..PIECES {
-            self.sample.extend_from_slice(&content[piece * step..][..PIECE_BYTES]);
-        }
-        let coded = entropy_bytes(&self.sample) + TABLES_BYTES;
-        self.packed.resize(gzip.gzip_compress_bound(self.sample.len()), 0);
-        // An error shows again where the whole block is compressed.
-        let matched = gzip.gzip_compress(&self.sample, &mut self.packed).ok()? as f64;
-        let plain = self.sample.len() as f64;
-        if matched < WORTH * coded.min(plain) {
-            return None;
-        }
-        Some(if coded < WORTH * plain { Way::Literals } else { Way::Stored })
+/// How to write this block without a search, if a search at the compressor's level gains nothing in a sample of it.
+pub(super) fn way_of(content: &[u8], gzip: &mut Compressor, sample: &mut Sample) -> Option<Way> {
+    let Sample { bytes, packed } = sample.take(content)?;
+    let coded = entropy_bytes(bytes) + TABLES_BYTES;
+    packed.resize(gzip.gzip_compress_bound(bytes.len()), 0);
+    // An error shows again where the whole block is compressed.
+    let matched = gzip.gzip_compress(bytes, packed).ok()? as f64;
+    let plain = bytes.len() as f64;
+    if matched < WORTH * coded.min(plain) {
+        return None;
     }
+    Some(if coded < WORTH * plain { Way::Literals } else { Way::Stored })
 }
 
 /// What an ideal code of single bytes makes of these.
@@ -138,7 +116,7 @@ mod tests {
 
     fn look(content: &[u8]) -> Option<Way> {
         let mut gzip = Compressor::new(libdeflater::CompressionLvl::new(6).unwrap());
-        Sampler::default().look(content, &mut gzip)
+        way_of(content, &mut gzip, &mut Sample::default())
     }
 
     #[test]
@@ -152,7 +130,7 @@ mod tests {
     #[test]
     fn a_block_is_searched_where_an_eighth_of_it_gains_by_that() {
         for (mut block, at) in [(noise(BLOCK), 0), (noise(BLOCK), 3), (hex_rows(BLOCK), 5), (hex_rows(BLOCK), 7)] {
-            let eighth = BLOCK / PIECES;
+            let eighth = BLOCK / 8;
             block[at * eighth..][..eighth].copy_from_slice(&prose(eighth));
             assert_eq!(look(&block), None, "{at}");
         }

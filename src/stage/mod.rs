@@ -2,6 +2,7 @@
 //! no source and no storage.
 
 pub mod digest;
+mod sample;
 mod matchless;
 pub mod compress;
 pub mod decompress;
