@@ -158,18 +158,19 @@ fn an_object_that_is_replaced_while_it_is_read_is_no_restore() {
     }
 }
 
-/// A server of the test's own, and a backup that is in the middle of its parts.
+/// A server of the test's own, and a backup with these options that is in the middle of its parts.
 fn in_the_middle(options: &str, then: impl FnOnce(&Server)) -> Option<(S3Bucket, Proxy, Test, Ran)> {
     let server = S3sFs::own()?;
     let (bucket, proxy) = (server.bucket(), Proxy::before(server));
-    let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, concurrency: 1, {options}"));
+    let yaml = bucket.through(&proxy).yaml_with(&format!("part_size: 5MiB, concurrency: 1, {PATIENT}"));
     let test = Test::of(&DATABASE)
         .storages([("offsite", yaml)])
         .target_option("compression: { type: none }")
         .target_option("retries: 0");
+    let [option, file] = hasty(&test, PATIENT, options);
     // So slow that it is met in its middle; and where a busy machine takes its time for that, so are those that follow.
     proxy.fail_always(Kind::Part, 2, Fault::Slow(1 << 20));
-    let running = test.spawn(["backup"]);
+    let running = test.spawn([option, file, "backup"]);
     eventually("the second part is under way", || proxy.calls(Kind::Part) >= 2);
     then(server);
     proxy.heal();
@@ -197,7 +198,7 @@ fn a_service_that_is_killed_and_comes_back_costs_no_backup() {
         std::thread::sleep(Duration::from_secs(2));
         server.order("START");
     };
-    let Some((_, _proxy, test, ran)) = in_the_middle("retries: 5, timeout: 5s", away) else { return };
+    let Some((_, _proxy, test, ran)) = in_the_middle("retries: 5", away) else { return };
     assert!(whole_or_nothing(&test, &ran), "{ran:?}");
 }
 
@@ -208,7 +209,7 @@ fn a_service_that_is_killed_for_good_is_a_clear_failure() {
         begun = Instant::now();
         server.order("KILL");
     };
-    let Some((bucket, _proxy, test, ran)) = in_the_middle("retries: 1, timeout: 2s", kill) else { return };
+    let Some((bucket, _proxy, test, ran)) = in_the_middle(PATIENT, kill) else { return };
     failed("killed", &ran);
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     test.run(["list"]).fails(1).says("offsite").says("hint: ");
@@ -225,7 +226,7 @@ fn a_service_that_stands_still_is_noticed_in_time() {
         begun = Instant::now();
         server.order("STOP");
     };
-    let Some((bucket, _proxy, test, ran)) = in_the_middle("retries: 1, timeout: 2s", stop) else { return };
+    let Some((bucket, _proxy, test, ran)) = in_the_middle("retries: 1, timeout: 5s", stop) else { return };
     failed("stopped", &ran);
     assert!(ran.stderr.contains("nothing moved for"), "{ran:?}");
     // Two tries, and a clean-up that the service does not answer either.

@@ -13,7 +13,9 @@ use crate::support::{Signal, eventually, repository};
 fn quickstart(temporary: &Path) -> Command {
     // The server's user has to reach its directory in it.
     fs::set_permissions(temporary, fs::Permissions::from_mode(0o711)).unwrap();
-    let mut command = Command::new(repository().join("scripts/quickstart"));
+    let mut command = Command::new("env");
+    // Where the tests themselves run in the background, no shell could hear of it.
+    command.arg("--default-signal=INT").arg(repository().join("scripts/quickstart"));
     command.env("DB_BACKUP_BIN", env!("CARGO_BIN_EXE_db-backup-tools")).env("TMPDIR", temporary).stdin(Stdio::null());
     // A group of its own: no signal to it reaches the tests.
     command.process_group(0);

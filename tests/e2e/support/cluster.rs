@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
 
-use super::{free_port, holds_within, is_root};
+use super::{LONG, free_port, holds_within, is_root};
 
 /// The address that every server of ours listens on.
 pub const HOST: &str = "127.0.0.1";
@@ -85,7 +84,7 @@ impl Cluster {
             let mut keeper = spawn_server(binaries, &directory, port, settings);
             let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
             let port_taken = || log().contains("Address already in use");
-            holds_within(Duration::from_secs(60), || is_ready(binaries, &directory, port) || port_taken());
+            holds_within(LONG, || is_ready(binaries, &directory, port) || port_taken());
             if is_ready(binaries, &directory, port) {
                 return Self(Arc::new(Inner { binaries: binaries.to_owned(), directory, port, keeper: Mutex::new(keeper) }));
             }

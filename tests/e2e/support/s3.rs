@@ -17,7 +17,7 @@ use super::cluster::HOST;
 use super::proxy::Proxy;
 use super::s3_request::send;
 pub use super::s3_request::{Answer, Request};
-use super::{free_port, holds_within};
+use super::{LONG, free_port, holds_within};
 
 /// Who asks every server of ours.
 pub const ACCESS_KEY: &str = "ONLYFORTESTS";
@@ -158,7 +158,7 @@ impl Server {
     fn comes_up(&self) -> bool {
         let failed = self.directory.join("failed");
         let answers = || send(self.port, &Request::get("/")).is_ok_and(|answer| answer.status == 200);
-        holds_within(Duration::from_secs(180), || failed.exists() || answers()) && !failed.exists()
+        holds_within(LONG, || failed.exists() || answers()) && !failed.exists()
     }
 
     /// To the keeper of [`S3sFs::own`]: a signal's name for the server, or `START`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::proxy::{Call, Fault, Kind, Proxy};
 use super::s3::{self, S3Bucket};
 use super::s3_request::{Answer, Request, send};
-use super::{S3sFs, Test, eventually, holds_within};
+use super::{LONG, S3sFs, Test, eventually, holds_within};
 
 #[test]
 fn a_bucket_holds_what_is_put_there() {
@@ -88,7 +88,7 @@ fn a_killed_test_process_leaves_no_s3_server() {
         .unwrap();
     let places = || fs::read_to_string(&file).unwrap_or_default();
     // One of them takes its time to start.
-    assert!(holds_within(Duration::from_secs(180), || places().ends_with("end\n")), "its servers don't run");
+    assert!(holds_within(LONG, || places().ends_with("end\n")), "its servers don't run");
     victim.kill().unwrap();
     victim.wait().unwrap();
     for place in places().lines().filter(|line| *line != "end") {
