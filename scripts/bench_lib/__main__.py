@@ -81,7 +81,7 @@ def main():
         tables = []
         for name, (_, of) in peers.items():
             say(f"Measuring {name} ...")
-            tables.append(of(bench))
+            tables.append((name, *of(bench)))
         report = Report(machine(bench), lines, tables)
         say("\n" + report.text())
         if options.markdown:

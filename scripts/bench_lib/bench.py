@@ -69,7 +69,10 @@ class Bench:
         return name
 
     def settle(self):
-        """What earlier runs left to be written is written now, and not on the next one's time."""
+        """What earlier runs left to be written is written now, and not on the next one's time. Little data is not worth the wait for
+        what other programs write."""
+        if self.options.quick:
+            return
         if self.binaries and "PGHOST" in os.environ:
             self.sql("CHECKPOINT")
         os.sync()

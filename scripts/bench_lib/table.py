@@ -127,7 +127,7 @@ class Report:
         if self.lines:
             parts.append(text(HEAD, [cells(line) for line in self.lines]))
         parts.extend(f"{line.note}\n" for line in self.lines if line.note)
-        for title, peers in self.peers:
+        for name, title, peers in self.peers:
             parts.append(f"{title}\n" + text(PEER_HEAD, [peer_cells(peer) for peer in peers]))
         return "\n".join(parts)
 
@@ -140,8 +140,8 @@ class Report:
             parts.append("What each figure is made by, and its row alone:\n")
             commands = [[line.what, code(line.ours_command), code(line.baseline_command), code(f"scripts/bench --only {line.name}")] for line in self.lines]
             parts.append(markdown(["WHAT", "OURS", "BASELINE", "ALONE"], commands))
-        for title, peers in self.peers:
-            parts.append(f"### {title}\n")
+        for name, title, peers in self.peers:
+            parts.append(f"### {title}\n\nAlone: {code(f'scripts/bench --only {name}')}\n")
             rows = [[*peer_cells(peer), code(peer.command)] for peer in peers]
             parts.append(markdown([*PEER_HEAD, "COMMAND"], rows))
         return "\n".join(parts)
