@@ -63,6 +63,7 @@ def check_space(bench, needs):
         raise SystemExit(f"scripts/bench: this needs {wanted / MB:,.0f} MB on the disk, and {free / MB:,.0f} MB are free {where}")
     if room.f_files and room.f_favail < inodes:
         raise SystemExit(f"scripts/bench: this needs {inodes:,} files, and {room.f_favail:,} may be made {where}")
+    say(f"In {bench.root}: up to {wanted / MB:,.0f} MB, and {free / MB:,.0f} MB are free")
 
 
 def main():

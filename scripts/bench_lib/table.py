@@ -106,7 +106,7 @@ def text(head, rows):
 
 def markdown(head, rows):
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = [[title.lower() if title != "CPU" else title for title in head], ["---"] * len(head), *escaped]
+    lines = [[title.lower().replace("cpu", "CPU") for title in head], ["---"] * len(head), *escaped]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -47,7 +47,10 @@ fn a_bench_writes_its_table_as_text_and_into_a_page_and_leaves_nothing() {
         let start = format!("| {what} | ");
         let in_page = written.lines().filter(|line| line.starts_with(&start)).collect::<Vec<_>>();
         // Its figures, and what they are made by.
-        assert!(matches!(in_page[..], [line, made] if line.split(" | ").count() == 9 && made.contains("`scripts/bench --only ")), "{written}");
+        assert!(
+            matches!(in_page[..], [line, made] if line.split(" | ").count() == 9 && made.contains("`scripts/bench --only ")),
+            "{written}"
+        );
     }
     assert!(is_empty(temporary.path()));
 }
