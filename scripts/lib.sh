@@ -341,7 +341,8 @@ start_server() {
     done
 }
 
-# make_demo NAME [COMMAND ...]: DEMO, and what removes it, which stops its servers by this command.
+# make_demo NAME [COMMAND ...]: DEMO, and what removes it, which stops its servers by this command, and ends the processes whose
+# ids are written to LEASH.
 make_demo() {
     DEMO=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX")
     shift
@@ -350,10 +351,15 @@ make_demo() {
     # shellcheck disable=SC2016
     exec {LEASH}> >(exec setsid bash -c '
         trap "" INT TERM HUP
-        read -r _
+        others=()
+        while read -r process; do others+=("$process"); done
         demo=$1 pg_ctl=$2
         shift 2
         cd /
+        for process in ${others[@]+"${others[@]}"}; do
+            # Another may have the id by now.
+            [[ $(readlink "/proc/$process/cwd") != "$demo"/* ]] || kill -KILL "$process"
+        done
         # A server that is just starting can not be stopped yet, and one that starts behind our back leaves files.
         for attempt in 1 2 3 4 5 6 7 8 9 10; do
             stopped=yes
@@ -365,13 +371,72 @@ make_demo() {
             fi
             sleep 0.5
         done
-    ' keeper "$DEMO" "$BIN/pg_ctl" "$@")
+    ' keeper "$DEMO" "${BIN:-}/pg_ctl" "$@")
     KEEPER=$!
 }
 
 # Client programs go to the throwaway server from here on.
 use_server() {
     export PGHOST=127.0.0.1 PGPORT=$PORT PGUSER=demo PGPASSWORD=$PASSWORD PGCLIENTENCODING=UTF8
+}
+
+# S3_ENDPOINT is where the S3 server answers that a script started.
+S3_ENDPOINT=
+
+# use_s3 PORT: requests go to a server there, with keys for it, and with none of the user's own.
+use_s3() {
+    unset "${!AWS_@}"
+    S3_ENDPOINT=http://127.0.0.1:$1
+    export AWS_ACCESS_KEY_ID=ONLYFORTESTS AWS_SECRET_ACCESS_KEY=only/for+tests/8d31b7e4c2 AWS_DEFAULT_REGION=us-east-1 AWS_REGION=us-east-1
+    export AWS_CONFIG_FILE=$DEMO/none AWS_SHARED_CREDENTIALS_FILE=$DEMO/none NO_PROXY=127.0.0.1
+}
+
+# start_s3s_fs: s3s-fs on a directory in DEMO, for use_s3, which was called. It ends as the servers do.
+start_s3s_fs() {
+    local program
+    program=$(realpath -- "${DB_BACKUP_S3S_FS:-target/s3s-fs/bin/s3s-fs}")
+    [ -x "$program" ] || die 'there is no s3s-fs here'
+    mkdir -p "$DEMO/s3s-fs/data"
+    (
+        cd "$DEMO/s3s-fs" || exit
+        exec {LEASH}>&-
+        exec setsid "$program" --host 127.0.0.1 --port "${S3_ENDPOINT##*:}" --access-key "$AWS_ACCESS_KEY_ID" \
+            --secret-key "$AWS_SECRET_ACCESS_KEY" "$DEMO/s3s-fs/data" </dev/null >log 2>&1
+    ) &
+    printf '%s\n' $! >&"$LEASH"
+}
+
+# ask_s3 METHOD PATH
+ask_s3() {
+    curl -s -o /dev/null --noproxy '*' --fail --aws-sigv4 aws:amz:us-east-1:s3 -u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" \
+        -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -X "$1" "$S3_ENDPOINT$2"
+}
+
+# make_bucket NAME [FILE]: as soon as the server answers. FILE is there where it never will.
+make_bucket() {
+    local attempt
+    for ((attempt = 0; ; attempt++)); do
+        ! ask_s3 PUT "/$1" || return 0
+        [ ! -e "${2:-/nowhere/failed}" ] || die "the S3 server did not start: $(cat "$2")"
+        [ "$attempt" -lt 900 ] || die 'the S3 server did not start within three minutes'
+        sleep 0.2
+    done
+}
+
+# However the script ends from here on, it cleans up, and its exit code stays.
+end_with_clean_up() {
+    trap finish EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
+}
+
+finish() {
+    local code=$?
+    trap '' INT TERM HUP
+    set +e
+    clean_up
+    exit "$code"
 }
 
 # Ends what runs, the server, and the directory.

@@ -195,8 +195,9 @@ fn required_variables(config: &str) -> BTreeSet<String> {
 
 const COMMANDS: [&str; 6] = ["generate", "validate", "backup", "list", "restore", "prune"];
 /// Programs whose options are not ours.
-const FOREIGN: [&str; 17] = [
+const FOREIGN: [&str; 20] = [
     "aws",
+    "borg",
     "cargo",
     "create-bucket",
     "createdb",
@@ -209,6 +210,8 @@ const FOREIGN: [&str; 17] = [
     "pg_restore",
     "psql",
     "rclone",
+    "restic",
+    "scripts/bench",
     "setpriv",
     "sha256sum",
     "strace",

@@ -24,6 +24,7 @@ mod secrets;
 
 mod backup;
 mod bad_dumps;
+mod bench;
 mod cancel;
 mod collect;
 mod connect;

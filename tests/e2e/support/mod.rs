@@ -18,6 +18,7 @@ pub mod proxy_http;
 mod proxy_odd;
 pub mod s3;
 pub mod s3_request;
+pub mod script;
 pub mod strace;
 pub mod tool;
 pub mod volume;
