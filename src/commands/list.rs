@@ -260,7 +260,7 @@ impl Listing<'_> {
         }
         let copies = chosen.drain(..).flat_map(|row| row.copies);
         let error = copies.filter_map(|(copy, seen)| match seen {
-            Seen::Unknown(error) => Some(error.storage(&copy.storage).step("read")),
+            Seen::Unknown(error) => Some(error.storage(&*copy.storage).step("read")),
             _ => None,
         });
         Err(error.last().unwrap_or_else(|| Error::new(Kind::Internal, "an unknown backup has no copy")))
@@ -291,7 +291,7 @@ impl Listing<'_> {
             };
             let mut problem = Problem::of(error, severity);
             problem.target.get_or_insert_with(|| row.unit.to_string());
-            problem.storage.get_or_insert_with(|| copy.storage.clone());
+            problem.storage.get_or_insert_with(|| copy.storage.to_string());
             self.problems.push(problem);
         }
     }
@@ -315,7 +315,7 @@ impl Listing<'_> {
             unit: manifest.map_or_else(|| row.unit.to_string(), |manifest| manifest.unit.to_string()),
             started: manifest.map_or_else(|| id.run().time(), |manifest| manifest.started),
             bytes: manifest.map(|manifest| manifest.artifact.bytes),
-            storages: holds.map(|(copy, _)| copy.storage.clone()).collect(),
+            storages: holds.map(|(copy, _)| copy.storage.to_string()).collect(),
             state,
             proven: proven.max(row.verified.map(RunId::time)),
             label: manifest.and_then(|manifest| manifest.label.clone()),

@@ -304,7 +304,7 @@ fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
 /// when that one stays.
 fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
     let manifest = entry.object(Role::Manifest).key();
-    let (first, rest): (Vec<_>, Vec<_>) = entry.keys.iter().cloned().partition(|key| *key == manifest);
+    let (first, rest): (Vec<_>, Vec<_>) = entry.keys().into_iter().partition(|key| *key == manifest);
     for outcome in store.storage.delete(&first, cx) {
         outcome?;
     }

@@ -88,7 +88,7 @@ impl Listing<'_> {
                 Err(error) if error.kind() == Kind::Interrupted => return Err(error),
                 Err(error) => {
                     is_said = true;
-                    self.doubt(&row.unit, error.storage(&copy.storage).step("inventory"));
+                    self.doubt(&row.unit, error.storage(&*copy.storage).step("inventory"));
                 }
             }
         }
