@@ -50,16 +50,41 @@ pub fn look_all<T: Send>(
     cx: &Context,
     take: &(dyn Fn(usize, Result<Seen>) -> T + Sync),
 ) -> Vec<T> {
+    at_once(storage, entries, &|first, some| {
+        let seen = look_at(storage, some, sizes, cx).into_iter().enumerate();
+        seen.map(|(at, seen)| take(first + at, seen)).collect()
+    })
+}
+
+/// What each one's artifact takes in the storage: by the listing, or where that did not tell, by a look. None where there is
+/// no artifact, or nothing can be said of it.
+pub fn artifact_bytes(storage: &dyn Storage, entries: &[&Entry], cx: &Context) -> Vec<Option<u64>> {
+    let asked = |entry: &Entry| entry.artifact.clone().filter(|_| entry.artifact_bytes.is_none());
+    at_once(storage, entries, &|_, some| {
+        let keys = some.iter().filter_map(|entry| Some(entry.object(Role::Artifact(asked(entry)?)).key()));
+        let mut found = storage.stat_many(&keys.collect::<Vec<_>>(), cx).into_iter();
+        let mut bytes = |entry: &&Entry| match asked(entry) {
+            Some(_) => found.next()?.ok()??.bytes,
+            None => entry.artifact_bytes,
+        };
+        some.iter().map(&mut bytes).collect()
+    })
+}
+
+/// Does this with some of the entries after others, several at once where the storage is quicker so. It is given the place of
+/// the first of them, and gives one answer each; the answers come in the entries' order.
+fn at_once<T: Send>(storage: &dyn Storage, entries: &[&Entry], some: &(dyn Fn(usize, &[&Entry]) -> Vec<T> + Sync)) -> Vec<T> {
     let threads = storage.at_once().clamp(1, MOST_THREADS);
     let count = entries.len().div_ceil(threads).clamp(1, MOST_AT_ONCE);
     let (next, taken) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {
             let first = next.fetch_add(count, Ordering::Relaxed);
-            let Some(some) = entries.get(first..entries.len().min(first + count)).filter(|some| !some.is_empty()) else { break };
-            let seen = look_at(storage, some, sizes, cx).into_iter().enumerate();
-            let some: Vec<T> = seen.map(|(at, seen)| take(first + at, seen)).collect();
-            taken.lock().unwrap_or_else(PoisonError::into_inner).push((first, some));
+            let Some(chunk) = entries.get(first..entries.len().min(first + count)).filter(|chunk| !chunk.is_empty()) else {
+                break;
+            };
+            let answers = some(first, chunk);
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push((first, answers));
         }
     };
     thread::scope(|scope| {
@@ -73,7 +98,7 @@ pub fn look_all<T: Send>(
     });
     let mut taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
     taken.sort_unstable_by_key(|(first, _)| *first);
-    taken.into_iter().flat_map(|(_, some)| some).collect()
+    taken.into_iter().flat_map(|(_, answers)| answers).collect()
 }
 
 fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context) -> Vec<Result<Seen>> {

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::names::{Escaped, Id, Key, ObjectName, ProofKind, Role, RunId, Stem, prefix_of_run};
 use manifest::Manifest;
 
-pub use look::{Sizes, look, look_all};
+pub use look::{Sizes, artifact_bytes, look, look_all};
 pub use scan::{Survey, scan, survey};
 
 /// What the small objects beside an artifact hold, pins and proofs: their names say it all.

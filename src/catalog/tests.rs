@@ -364,7 +364,8 @@ fn a_scan_tells_what_is_there_oldest_first_in_deletion_order() {
         ours.proofs.iter().map(|proof| (proof.kind, proof.ok)).collect::<Vec<_>>(),
         [(ProofKind::Drill, false), (ProofKind::Verify, true)]
     );
-    let files: Vec<_> = ours.keys().iter().map(|key| key.file_name().strip_prefix(expected[2]).unwrap()).collect();
+    let keys = ours.keys();
+    let files: Vec<_> = keys.iter().map(|key| key.file_name().strip_prefix(expected[2]).unwrap()).collect();
     let order =
         [".manifest.json", ".sql.gz", ".drill.20260613_000000Z.bad", ".inventory.json", ".pin", ".verify.20260614_000000Z.ok"];
     assert_eq!(files, order);
