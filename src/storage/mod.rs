@@ -81,6 +81,7 @@ pub trait Storage: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// What a reader gives to its end, or the first `most` bytes.
 fn read_to_end(reader: Box<dyn Read + Send>, key: &Key, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = reader.take(most).read_to_end(&mut bytes);
