@@ -7,17 +7,18 @@ mod object;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use object::{Key, ObjectName, ProofKind, Role, Stem, prefix_of_host, prefix_of_run};
+pub use object::{Key, NameReader, ObjectName, ProofKind, Role, Stem, prefix_of_host, prefix_of_run};
 
-/// How a run's time is written: `20260612_030000Z`.
-const TIME_FORMAT: &str = "%Y%m%d_%H%M%SZ";
+/// Characters of a run's time: `20260612_030000Z`.
 const TIME_LEN: usize = 16;
 /// Characters behind the dash of an [`Id`].
 const RANDOM_LEN: usize = 4;
@@ -147,11 +148,22 @@ impl HostName {
 
 /// A unit's or host's name as it stands in file names and keys: what a file name can't take is
 /// written `%XX`; a name that is too long is cut and ends in `~` and a hash of the whole.
+///
+/// A listing has the same few of them a hundred thousand times: clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Escaped(String);
+pub struct Escaped(Arc<str>);
+
+impl Borrow<str> for Escaped {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Escaped {
     fn of(name: &str) -> Self {
+        if is_plain(name) {
+            return Self(name.into());
+        }
         let mut out = String::with_capacity(name.len());
         for (at, byte) in name.bytes().enumerate() {
             let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && at > 0);
@@ -173,12 +185,15 @@ impl Escaped {
             out.push('~');
             out.push_str(&hash[..HASH_LEN]);
         }
-        Self(out)
+        Self(out.into())
     }
 
     /// Takes a directory's or file's name apart; `None` where we would not have written it so.
     pub fn parse(text: &str) -> Option<Self> {
-        let candidate = Self(text.to_owned());
+        let candidate = Self(text.into());
+        if is_plain(text) {
+            return Some(candidate);
+        }
         if text.is_empty() || text.len() > MAX_ESCAPED {
             return None;
         }
@@ -216,6 +231,12 @@ impl Escaped {
             hash.len() == HASH_LEN && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         })
     }
+}
+
+/// Whether a name stands in files as it is.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=MAX_ESCAPED).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 /// One `backup` call, named by its start in UTC, to the second.
@@ -273,14 +294,22 @@ impl FromStr for RunId {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let error = || NameError(format!("{text:?} is no run's time like 20260612_030000Z"));
-        if text.len() != TIME_LEN {
-            return Err(error());
-        }
-        let time = NaiveDateTime::parse_from_str(text, TIME_FORMAT).map_err(|_| error())?.and_utc();
-        let run = Self(time);
-        // chrono reads a second of 60 and the like: only what prints the same is ours.
-        if run.to_string() == text { Ok(run) } else { Err(error()) }
+        time_of(text.as_bytes()).map(Self).ok_or_else(error)
     }
+}
+
+/// `20260612_030000Z`, digit by digit: a listing has hundreds of thousands of them. Only what prints the same is ours.
+fn time_of(text: &[u8]) -> Option<DateTime<Utc>> {
+    let number = |from: usize, to: usize| {
+        text[from..to]
+            .iter()
+            .try_fold(0_u32, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
+    };
+    if text.len() != TIME_LEN || text[8] != b'_' || text[15] != b'Z' {
+        return None;
+    }
+    let date = NaiveDate::from_ymd_opt(i32::try_from(number(0, 4)?).ok()?, number(4, 6)?, number(6, 8)?)?;
+    Some(date.and_hms_opt(number(9, 11)?, number(11, 13)?, number(13, 15)?)?.and_utc())
 }
 
 impl FromStr for Id {
@@ -288,12 +317,16 @@ impl FromStr for Id {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let error = || NameError(format!("{text:?} is no backup's id like 20260612_030000Z-k3f9"));
-        let (run, random) = text.split_once('-').ok_or_else(error)?;
-        let random: [u8; RANDOM_LEN] = random.as_bytes().try_into().map_err(|_| error())?;
-        if !random.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            return Err(error());
-        }
-        Ok(Self { run: run.parse().map_err(|_| error())?, random })
+        Self::read(text.as_bytes()).ok_or_else(error)
+    }
+}
+
+impl Id {
+    fn read(text: &[u8]) -> Option<Self> {
+        let (run, random) = text.split_at_checked(TIME_LEN)?;
+        let random: [u8; RANDOM_LEN] = random.strip_prefix(b"-")?.try_into().ok()?;
+        let known = random.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        known.then_some(Self { run: RunId(time_of(run)?), random })
     }
 }
 
@@ -323,7 +356,9 @@ impl fmt::Display for Escaped {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.format(TIME_FORMAT))
+        let (date, time) = (self.0.date_naive(), self.0.time());
+        write!(f, "{:04}{:02}{:02}_", date.year(), date.month(), date.day())?;
+        write!(f, "{:02}{:02}{:02}Z", time.hour(), time.minute(), time.second())
     }
 }
 

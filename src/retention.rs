@@ -188,13 +188,32 @@ pub fn decide(entries: &[Entry], policy: &Policy, timezone: Tz, now: DateTime<Ut
     decisions
 }
 
+/// Whether nothing of the unit goes, whatever a closer look finds of each: so that nobody need look. States are not
+/// asked for. Were all of them whole, each would be kept by the policy, or by a pin, or as the newest; one that is not
+/// whole leaves its places to others, and is kept in them itself.
+pub fn keeps_all(entries: &[Entry], policy: &Policy, timezone: Tz, now: DateTime<Utc>) -> bool {
+    if keys(policy).next().is_none() {
+        return true;
+    }
+    let entries = by_id(entries);
+    let newest = entries.values().rfind(|entry| !is_future(entry.id, now)).map(|entry| entry.id);
+    let mut places = Places::new(policy, timezone, newest);
+    entries.values().rev().filter(|entry| !is_future(entry.id, now)).all(|entry| {
+        let stays = entry.pinned || newest == Some(entry.id) || !places.open_to(entry.id).is_empty();
+        places.take(entry.id);
+        stays
+    })
+}
+
 /// One reason to stay is enough.
 fn conclude(state: State, reasons: Vec<Reason>, policy: &Policy) -> Decision {
     if !reasons.is_empty() {
         return Decision::Keep(reasons);
     }
-    let damaged = (state == State::Damaged).then_some(Reason::Damaged);
-    Decision::Delete(damaged.into_iter().chain([Reason::NotKept(*policy)]).collect())
+    Decision::Delete(match state {
+        State::Damaged => vec![Reason::Damaged, Reason::NotKept(*policy)],
+        _ => vec![Reason::NotKept(*policy)],
+    })
 }
 
 /// Sorted, each id once. An id that is there twice is not understood, and so unknown.
@@ -284,9 +303,9 @@ impl Places {
         let started = id.run().time();
         let last = (self.met < u64::from(self.keep_last)).then_some(Reason::Last(self.keep_last));
         let days = self.keep_days.filter(|(_, reach)| started >= *reach).map(|(days, _)| Reason::Days(days));
-        let periods = self.rules.iter().filter_map(|rule| {
+        let periods = self.rules.iter().filter(|rule| rule.has_room()).filter_map(|rule| {
             let name = rule.period.name(started.with_timezone(&self.timezone));
-            let open = rule.has_room() && !rule.taken.contains(&name);
+            let open = !rule.taken.contains(&name);
             open.then_some(Reason::Period { period: rule.period, count: rule.count, name })
         });
         last.into_iter().chain(days).chain(periods).collect()

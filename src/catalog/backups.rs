@@ -1,9 +1,9 @@
 //! The same backup in several storages, made one. Pure: it reads nothing and judges nothing.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::catalog::Entry;
-use crate::names::{Escaped, Id, Stem};
+use crate::names::{Escaped, Stem};
 
 /// One backup and every place that holds something of it.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Backup {
 #[derive(Debug, Clone)]
 pub struct Copy {
     /// The storage's name in the config.
-    pub storage: String,
+    pub storage: Arc<str>,
     /// What its listing says.
     pub entry: Entry,
 }
@@ -28,12 +28,22 @@ pub struct Copy {
 /// Merges listings, each with its storage's name, into backups: those of one host, unit and id are
 /// one. Oldest first; of one id, by unit, then by host.
 pub fn merge(listings: Vec<(String, Vec<Entry>)>) -> Vec<Backup> {
-    let mut found: BTreeMap<(Id, Escaped, Escaped), Vec<Copy>> = BTreeMap::new();
+    let mut all: Vec<Copy> = Vec::with_capacity(listings.iter().map(|(_, entries)| entries.len()).sum());
     for (storage, entries) in listings {
-        for entry in entries {
-            let identity = (entry.stem.id, entry.stem.unit.clone(), entry.host.clone());
-            found.entry(identity).or_default().push(Copy { storage: storage.clone(), entry });
+        let storage: Arc<str> = storage.into();
+        all.extend(entries.into_iter().map(|entry| Copy { storage: Arc::clone(&storage), entry }));
+    }
+    // It keeps the listings' order where they have the same, and is quick where each is in order already.
+    all.sort_by(|a, b| a.entry.order().cmp(&b.entry.order()));
+    let mut backups: Vec<Backup> = Vec::with_capacity(all.len());
+    for copy in all {
+        match backups.last_mut().filter(|last| (&last.host, &last.stem) == (&copy.entry.host, &copy.entry.stem)) {
+            Some(last) => last.copies.push(copy),
+            None => {
+                let (host, stem) = (copy.entry.host.clone(), copy.entry.stem.clone());
+                backups.push(Backup { host, stem, copies: vec![copy] });
+            }
         }
     }
-    found.into_iter().map(|((id, unit, host), copies)| Backup { host, stem: Stem { unit, id }, copies }).collect()
+    backups
 }

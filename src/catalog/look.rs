@@ -1,48 +1,165 @@
 //! A closer look at one entry: its manifest is read and believed only where it agrees with the
 //! entry's own name, and its artifact is looked at. It must never take another backup's word.
 
-use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use chrono::{DateTime, Utc};
 
 use crate::catalog::manifest::Manifest;
 use crate::catalog::{Entry, Seen};
-use crate::error::{Error, Kind, Result, from_io};
+use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::{ProofKind, Role};
+use crate::names::{Key, ProofKind, Role};
 use crate::quantity::show_bytes;
 use crate::storage::Storage;
 
 /// A manifest is a few KiB; what is larger is not one, and is not read whole.
 const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 
+/// Entries that are looked at in one call, where there are many.
+const MOST_AT_ONCE: usize = 32;
+
+/// Threads that look; what they wait for is a storage, or the disk.
+const MOST_THREADS: usize = 8;
+
+/// Whose word is taken for an artifact's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// The storage's, asked anew.
+    Anew,
+    /// The listing's, where it told the one that the manifest says: for what is shown.
+    Listed,
+}
+
 /// Takes a closer look: reads the manifest, checks that it is this entry's own (host, unit, id),
 /// and that the artifact is there at its recorded size. It asks the storage anew, whatever the
 /// entry's listing said, so that it serves as the second look before a leftover is deleted.
 /// The one error is an interruption; all others, a timeout too, make the entry `Unknown`.
 pub fn look(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
-    match seen(storage, entry, cx) {
-        Err(error) if error.kind() != Kind::Interrupted => Ok(Seen::Unknown(error)),
-        other => other,
-    }
+    look_at(storage, &[entry], Sizes::Anew, cx).remove(0)
 }
 
-/// Like [`look`]; an error means that nothing can be said.
-fn seen(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
-    let bytes = match manifest_bytes(storage, entry, cx) {
-        Err(error) if error.kind() == Kind::Missing => {
+/// Looks at many, several at once where the storage is quicker so. `take` is given each one's place among them and what
+/// [`look`] would say, and keeps of it what is wanted, in the entries' order: manifests of a hundred thousand are much.
+pub fn look_all<T: Send>(
+    storage: &dyn Storage,
+    entries: &[&Entry],
+    sizes: Sizes,
+    cx: &Context,
+    take: &(dyn Fn(usize, Result<Seen>) -> T + Sync),
+) -> Vec<T> {
+    at_once(storage, entries, &|first, some| {
+        let seen = look_at(storage, some, sizes, cx).into_iter().enumerate();
+        seen.map(|(at, seen)| take(first + at, seen)).collect()
+    })
+}
+
+/// What each one's artifact takes in the storage: by the listing, or where that did not tell, by a look. None where there is
+/// no artifact, or nothing can be said of it.
+pub fn artifact_bytes(storage: &dyn Storage, entries: &[&Entry], cx: &Context) -> Vec<Option<u64>> {
+    let asked = |entry: &Entry| entry.artifact.clone().filter(|_| entry.artifact_bytes.is_none());
+    at_once(storage, entries, &|_, some| {
+        let keys = some.iter().filter_map(|entry| Some(entry.object(Role::Artifact(asked(entry)?)).key()));
+        let mut found = storage.stat_many(&keys.collect::<Vec<_>>(), cx).into_iter();
+        let mut bytes = |entry: &&Entry| match asked(entry) {
+            Some(_) => found.next()?.ok()??.bytes,
+            None => entry.artifact_bytes,
+        };
+        some.iter().map(&mut bytes).collect()
+    })
+}
+
+/// Does this with some of the entries after others, several at once where the storage is quicker so. It is given the place of
+/// the first of them, and gives one answer each; the answers come in the entries' order.
+fn at_once<T: Send>(storage: &dyn Storage, entries: &[&Entry], some: &(dyn Fn(usize, &[&Entry]) -> Vec<T> + Sync)) -> Vec<T> {
+    let threads = storage.at_once().clamp(1, MOST_THREADS);
+    let count = entries.len().div_ceil(threads).clamp(1, MOST_AT_ONCE);
+    let (next, taken) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let first = next.fetch_add(count, Ordering::Relaxed);
+            let Some(chunk) = entries.get(first..entries.len().min(first + count)).filter(|chunk| !chunk.is_empty()) else {
+                break;
+            };
+            let answers = some(first, chunk);
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push((first, answers));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(entries.len().div_ceil(count)) {
+            // Where none can be made, fewer do the work.
+            if thread::Builder::new().name("look".into()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    let mut taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    taken.sort_unstable_by_key(|(first, _)| *first);
+    taken.into_iter().flat_map(|(_, answers)| answers).collect()
+}
+
+fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context) -> Vec<Result<Seen>> {
+    let manifests: Vec<Key> = entries.iter().map(|entry| entry.object(Role::Manifest).key()).collect();
+    let read = storage.read_small(&manifests, MAX_MANIFEST_BYTES + 1, cx);
+    let promised: Vec<_> =
+        entries.iter().zip(&manifests).zip(read).map(|((entry, key), read)| promise(entry, key, read)).collect();
+    let as_promised = |promise: &Promise| promise.listed.filter(|bytes| *bytes == promise.manifest.artifact.bytes);
+    let listed = |promise: &Promise| as_promised(promise).filter(|_| sizes == Sizes::Listed);
+    let asked = promised.iter().flatten().flatten().filter(|promise| listed(promise).is_none());
+    let asked: Vec<Key> = asked.map(|promise| promise.artifact.clone()).collect();
+    let mut found = storage.stat_many(&asked, cx).into_iter();
+    let mut seen = |entry: &Entry, key: &Key, promise: Result<Option<Promise>>| {
+        let Some(promise) = promise? else { return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }) };
+        let there = match listed(&promise) {
+            Some(bytes) => Some(Some(bytes)),
+            None => found.next().transpose()?.flatten().map(|meta| meta.bytes),
+        };
+        // A manifest goes first when a backup is deleted, which may be just now.
+        if there.is_none() && storage.stat(key, cx)?.is_none() {
             return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? });
         }
+        judge(entry, promise, there)
+    };
+    let all = entries.iter().zip(&manifests).zip(promised);
+    let all = all.map(|((entry, key), promise)| match seen(entry, key, promise) {
+        Err(error) if error.kind() != Kind::Interrupted => Ok(Seen::Unknown(error)),
+        other => other,
+    });
+    all.collect()
+}
+
+/// What a manifest says that there is.
+struct Promise {
+    manifest: Box<Manifest>,
+    artifact: Key,
+    /// Its size by the listing, where that told it.
+    listed: Option<u64>,
+}
+
+/// Believes a manifest only where it is the entry's own. `None`: there is none. An error means that nothing can be said.
+fn promise(entry: &Entry, key: &Key, read: Result<Vec<u8>>) -> Result<Option<Promise>> {
+    let bytes = match read {
+        Err(error) if error.kind() == Kind::Missing => return Ok(None),
         other => other?,
     };
-    let key = entry.object(Role::Manifest).key();
+    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+        let cause = format!("{key} is larger than {} and no manifest", show_bytes(MAX_MANIFEST_BYTES));
+        return Err(Error::new(Kind::Damaged, cause));
+    }
     let manifest = Box::new(Manifest::parse(&bytes).map_err(|error| of_object(&error, key.as_str()))?);
     check_identity(entry, &manifest)?;
-    let artifact = entry.artifact_of(&manifest)?.key();
-    let bytes = storage.stat(&artifact, cx)?.map(|meta| meta.bytes);
-    let fault = match bytes {
-        // A manifest goes first when a backup is deleted, which may be just now.
-        None if storage.stat(&key, cx)?.is_none() => return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }),
+    let artifact = entry.artifact_of(&manifest)?;
+    let listed = entry.listed_bytes(&artifact);
+    Ok(Some(Promise { manifest, artifact: artifact.key(), listed }))
+}
+
+/// `there`: none where the artifact is missing, else its size.
+fn judge(entry: &Entry, promise: Promise, there: Option<Option<u64>>) -> Result<Seen> {
+    let Promise { manifest, artifact, .. } = promise;
+    let fault = match there {
         None => Some(format!("{artifact} is missing")),
         Some(Some(bytes)) if bytes != manifest.artifact.bytes => {
             Some(wrong_size(artifact.as_str(), bytes, manifest.artifact.bytes))
@@ -59,21 +176,6 @@ fn seen(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Seen> {
         None if entry.suspect && !entry.accepted => Seen::Suspicious(manifest),
         None => Seen::Whole(manifest),
     })
-}
-
-fn manifest_bytes(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Vec<u8>> {
-    let key = entry.object(Role::Manifest).key();
-    let mut bytes = Vec::new();
-    let reader = storage.read(&key, 0, cx)?;
-    let read = reader.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|error| from_io(error, Kind::Storage, format!("can't read {key}")))?;
-    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
-        return Err(Error::new(
-            Kind::Damaged,
-            format!("{key} is larger than {} and no manifest", show_bytes(MAX_MANIFEST_BYTES)),
-        ));
-    }
-    Ok(bytes)
 }
 
 /// The same failure, naming the object; its hint stays where it has one.
@@ -110,7 +212,7 @@ fn proven_bad(entry: &Entry) -> Option<String> {
 
 fn last_change(storage: &dyn Storage, entry: &Entry, cx: &Context) -> Result<Option<DateTime<Utc>>> {
     let mut last = None;
-    for key in &entry.keys {
+    for key in &entry.keys() {
         last = last.max(storage.stat(key, cx)?.and_then(|meta| meta.modified));
     }
     Ok(last)

@@ -18,6 +18,7 @@ const UPGRADE: &str = "a newer db-backup-tools wrote it: upgrade this one to rea
 
 /// All about one backup. `docs/storage-layout.md` defines every field.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Manifest {
     /// The format's version.
     pub schema: u32,
@@ -32,7 +33,6 @@ pub struct Manifest {
     /// The target of the unit.
     pub target: TargetName,
     /// kind, database, format, versions, restore.
-    #[serde(flatten)]
     pub facts: Facts,
     /// The program that made it: `db-backup-tools 0.1.0`.
     pub tool: String,
@@ -51,16 +51,12 @@ pub struct Manifest {
     /// The user's own words.
     pub label: Option<String>,
     /// All units that the target's `databases: all` was when it ran; none where the config names them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_found: Option<Vec<UnitName>>,
     /// What a person should know of it.
-    #[serde(default)]
     pub warnings: Vec<String>,
     /// The inventory beside it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<InventoryFacts>,
     /// Fields of a later minor change, kept as they are.
-    #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
@@ -68,26 +64,34 @@ impl Manifest {
     /// Reads a manifest's bytes. A newer schema, and a compression or encryption of a later version, is told
     /// apart from damage: its kind is `Check`, that of everything else `Damaged`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        // Of a newer schema nothing but its number can be relied upon.
-        let schema = serde_json::from_slice::<SchemaAlone>(bytes).map_err(|error| unreadable(&error))?.schema;
-        match schema.as_u64() {
-            Some(newer) if newer > u64::from(SCHEMA) => {
-                return Err(Error::new(
-                    Kind::Check,
-                    format!("the manifest has schema {newer}, {SCHEMA} is the newest known here"),
-                )
-                .hint(UPGRADE));
-            }
-            Some(1..) => {}
-            _ => return Err(damaged(&format!("its schema is {schema} and no version number"))),
-        }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
+        // The way of all that is well: read once. The number is held against what we know all the same.
+        let manifest: Self = match serde_json::from_slice(bytes) {
+            Ok(manifest) => manifest,
+            Err(error) => return Err(Self::check_schema(bytes).err().unwrap_or_else(|| unreadable(&error))),
+        };
+        Self::check_number(&Value::from(manifest.schema))?;
         manifest.check().map_err(|cause| damaged(&cause))?;
         // To read it as what it is not would find it bad, and a bad one does not count in retention.
         manifest.compression.parse()?;
         match &manifest.encryption {
             Some(_) => Err(Error::new(Kind::Check, "its encryption is not known to this version").hint(UPGRADE)),
             None => Ok(manifest),
+        }
+    }
+
+    /// Of a newer schema nothing but its number can be relied upon.
+    fn check_schema(bytes: &[u8]) -> Result<()> {
+        Self::check_number(&serde_json::from_slice::<SchemaAlone>(bytes).map_err(|error| unreadable(&error))?.schema)
+    }
+
+    fn check_number(schema: &Value) -> Result<()> {
+        match schema.as_u64() {
+            Some(newer) if newer > u64::from(SCHEMA) => {
+                Err(Error::new(Kind::Check, format!("the manifest has schema {newer}, {SCHEMA} is the newest known here"))
+                    .hint(UPGRADE))
+            }
+            Some(1..) => Ok(()),
+            _ => Err(damaged(&format!("its schema is {schema} and no version number"))),
         }
     }
 
@@ -120,6 +124,76 @@ fn unreadable(error: &serde_json::Error) -> Error {
 
 fn damaged(cause: &str) -> Error {
     Error::new(Kind::Damaged, format!("the manifest can't be read: {cause}"))
+}
+
+/// As it stands in the file, with every known field by its name: what is flattened is read twice.
+#[derive(Deserialize)]
+struct Stored {
+    schema: u32,
+    id: Id,
+    run: RunId,
+    host: HostName,
+    unit: UnitName,
+    target: TargetName,
+    kind: String,
+    #[serde(default)]
+    database: Option<String>,
+    format: String,
+    #[serde(default)]
+    server_version: Option<String>,
+    #[serde(default)]
+    client_version: Option<String>,
+    #[serde(default)]
+    restore: Value,
+    tool: String,
+    started: DateTime<Utc>,
+    finished: DateTime<Utc>,
+    artifact: ArtifactFacts,
+    content: ContentFacts,
+    compression: CompressionFacts,
+    encryption: Option<Value>,
+    label: Option<String>,
+    #[serde(default)]
+    units_found: Option<Vec<UnitName>>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
+    inventory: Option<InventoryFacts>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+impl From<Stored> for Manifest {
+    fn from(stored: Stored) -> Self {
+        Self {
+            schema: stored.schema,
+            id: stored.id,
+            run: stored.run,
+            host: stored.host,
+            unit: stored.unit,
+            target: stored.target,
+            facts: Facts {
+                kind: stored.kind,
+                database: stored.database,
+                format: stored.format,
+                server_version: stored.server_version,
+                client_version: stored.client_version,
+                restore: stored.restore,
+            },
+            tool: stored.tool,
+            started: stored.started,
+            finished: stored.finished,
+            artifact: stored.artifact,
+            content: stored.content,
+            compression: stored.compression,
+            encryption: stored.encryption,
+            label: stored.label,
+            units_found: stored.units_found,
+            warnings: stored.warnings,
+            inventory: stored.inventory,
+            other: stored.other,
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -12,10 +12,10 @@ mod scan;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Kind, Result};
-use crate::names::{Escaped, Key, ObjectName, ProofKind, Role, RunId, Stem, prefix_of_run};
+use crate::names::{Escaped, Id, Key, ObjectName, ProofKind, Role, RunId, Stem, prefix_of_run};
 use manifest::Manifest;
 
-pub use look::look;
+pub use look::{Sizes, artifact_bytes, look, look_all};
 pub use scan::{Survey, scan, survey};
 
 /// What the small objects beside an artifact hold, pins and proofs: their names say it all.
@@ -31,8 +31,14 @@ pub struct Entry {
     /// The artifact's file extension; `None`: there is no artifact. Should there be several, the
     /// manifest says which one counts: [`Entry::artifact_of`].
     pub artifact: Option<String>,
+    /// Its size, where the listing told it.
+    pub artifact_bytes: Option<u64>,
+    /// The extensions of further ones, in order.
+    pub more_artifacts: Vec<String>,
     /// The commit mark is there.
     pub has_manifest: bool,
+    /// What was counted is there.
+    pub has_inventory: bool,
     /// Kept whatever the policy says.
     pub pinned: bool,
     /// It tripped a guard.
@@ -41,9 +47,6 @@ pub struct Entry {
     pub accepted: bool,
     /// Verifications and drills, oldest first.
     pub proofs: Vec<Proof>,
-    /// Every object that belongs to it, in the order in which they are to be deleted: manifest,
-    /// artifact, the rest.
-    pub keys: Vec<Key>,
 }
 
 /// The outcome of a verification or a drill.
@@ -92,13 +95,73 @@ impl Entry {
             host,
             stem,
             artifact: None,
+            artifact_bytes: None,
+            more_artifacts: Vec::new(),
             has_manifest: false,
+            has_inventory: false,
             pinned: false,
             suspect: false,
             accepted: false,
             proofs: Vec::new(),
-            keys: Vec::new(),
         }
+    }
+
+    /// Every object that belongs to it, in the order in which they are to be deleted: manifest, artifact, the rest.
+    pub fn keys(&self) -> Vec<Key> {
+        let artifacts = self.artifact.iter().chain(&self.more_artifacts).cloned().map(Role::Artifact);
+        let marks = [
+            (self.has_inventory, Role::Inventory),
+            (self.pinned, Role::Pin),
+            (self.suspect, Role::Suspect),
+            (self.accepted, Role::Accept),
+        ];
+        let marks = marks.into_iter().filter_map(|(is_there, role)| is_there.then_some(role));
+        let proofs = self.proofs.iter().map(|Proof { at, kind, ok }| Role::Proof { kind: *kind, at: *at, ok: *ok });
+        let mut rest: Vec<Key> = marks.chain(proofs).map(|role| self.object(role).key()).collect();
+        rest.sort();
+        let first = self.has_manifest.then_some(Role::Manifest).into_iter().chain(artifacts);
+        first.map(|role| self.object(role).key()).chain(rest).collect()
+    }
+
+    /// What the listing said of an artifact's size. Where it showed several, it is left open which it meant.
+    fn listed_bytes(&self, artifact: &ObjectName) -> Option<u64> {
+        let Role::Artifact(extension) = &artifact.role else { return None };
+        self.artifact_bytes.filter(|_| self.more_artifacts.is_empty() && self.artifact.as_ref() == Some(extension))
+    }
+
+    /// Notes an object that a listing shows, with its size where that is told. One that is shown twice is one.
+    fn add(&mut self, role: Role, bytes: Option<u64>) {
+        match role {
+            Role::Manifest => self.has_manifest = true,
+            Role::Inventory => self.has_inventory = true,
+            Role::Pin => self.pinned = true,
+            Role::Suspect => self.suspect = true,
+            Role::Accept => self.accepted = true,
+            Role::Proof { kind, at, ok } => insert(&mut self.proofs, Proof { at, kind, ok }),
+            Role::Artifact(extension) => match &mut self.artifact {
+                None => (self.artifact, self.artifact_bytes) = (Some(extension), bytes),
+                Some(first) if *first == extension => {}
+                Some(first) if *first < extension => insert(&mut self.more_artifacts, extension),
+                Some(first) => insert(&mut self.more_artifacts, std::mem::replace(first, extension)),
+            },
+        }
+    }
+
+    /// Notes what another listing of the same backup's objects shows.
+    fn absorb(&mut self, other: Self) {
+        self.has_manifest |= other.has_manifest;
+        self.has_inventory |= other.has_inventory;
+        self.pinned |= other.pinned;
+        self.suspect |= other.suspect;
+        self.accepted |= other.accepted;
+        let artifacts = other.artifact.into_iter().chain(other.more_artifacts);
+        artifacts.for_each(|extension| self.add(Role::Artifact(extension), other.artifact_bytes));
+        other.proofs.into_iter().for_each(|proof| insert(&mut self.proofs, proof));
+    }
+
+    /// Oldest first; of one id, by unit, then by host.
+    fn order(&self) -> (Id, &Escaped, &Escaped) {
+        (self.stem.id, &self.stem.unit, &self.host)
     }
 
     /// The newest verdict that it is bad, and that no later one clears. Reading every byte again shows that it is as it
@@ -131,6 +194,12 @@ impl Entry {
             )
             .hint("it was changed or moved; nothing is done with it")),
         }
+    }
+}
+
+fn insert<T: Ord>(sorted: &mut Vec<T>, value: T) {
+    if let Err(at) = sorted.binary_search(&value) {
+        sorted.insert(at, value);
     }
 }
 

@@ -1,11 +1,11 @@
 //! One listing made into entries. It reads no object: names alone say what is there.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use crate::catalog::{Entry, Proof};
+use crate::catalog::Entry;
 use crate::error::Result;
 use crate::host::Context;
-use crate::names::{Escaped, Id, Key, ObjectName, Role, Stem, prefix_of_host};
+use crate::names::{Escaped, Key, NameReader, ObjectName, Stem, prefix_of_host};
 use crate::storage::{ObjectMeta, Storage};
 
 /// What a listing says.
@@ -27,16 +27,14 @@ pub fn scan(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Resu
 
 /// The same, and how many objects were passed over.
 pub fn survey(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Result<Survey> {
-    // Oldest first, and in one order whatever the listing's.
-    let mut found: BTreeMap<(Id, Escaped, Escaped), Vec<Role>> = BTreeMap::new();
+    let mut found = Collected::default();
     let mut foreign = 0;
     let mut first_foreign: Option<Key> = None;
+    let mut names = NameReader::default();
     let mut each = |object: ObjectMeta| {
-        match ObjectName::parse(&object.key) {
+        match names.read(&object.key) {
             // The prefix alone would do, but identity is not left to prefixes.
-            Some(name) if host.is_none_or(|host| *host == name.host) => {
-                found.entry((name.stem.id, name.stem.unit, name.host)).or_default().push(name.role);
-            }
+            Some(name) if host.is_none_or(|host| *host == name.host) => found.add(name, object.bytes),
             Some(_) => {}
             None => {
                 foreign += 1;
@@ -49,34 +47,48 @@ pub fn survey(storage: &dyn Storage, host: Option<&Escaped>, cx: &Context) -> Re
         Ok(())
     };
     storage.list(&host.map(prefix_of_host).unwrap_or_default(), &mut each, cx)?;
-    let entries = found.into_iter().map(|((id, unit, host), roles)| entry(host, Stem { unit, id }, roles)).collect();
-    Ok(Survey { entries, foreign, first_foreign })
+    Ok(Survey { entries: found.entries(), foreign, first_foreign })
 }
 
-fn entry(host: Escaped, stem: Stem, mut roles: Vec<Role>) -> Entry {
-    roles.sort_by_cached_key(|role| {
-        let rank = match role {
-            Role::Manifest => 0,
-            Role::Artifact(_) => 1,
-            _ => 2,
-        };
-        (rank, ObjectName { host: host.clone(), stem: stem.clone(), role: role.clone() }.file_name())
-    });
-    let mut entry = Entry { keys: Vec::with_capacity(roles.len()), ..Entry::without_objects(host, stem) };
-    for role in roles {
-        entry.keys.push(entry.object(role.clone()).key());
-        match role {
-            Role::Manifest => entry.has_manifest = true,
-            Role::Inventory => {}
-            Role::Pin => entry.pinned = true,
-            Role::Suspect => entry.suspect = true,
-            Role::Accept => entry.accepted = true,
-            Role::Proof { kind, at, ok } => entry.proofs.push(Proof { at, kind, ok }),
-            Role::Artifact(extension) => {
-                entry.artifact.get_or_insert(extension);
-            }
+/// Objects on the way to entries. A listing mostly gives a run's objects together: only those of the run at hand are
+/// looked for, and what comes back to an earlier one is joined in the end.
+#[derive(Default)]
+struct Collected {
+    entries: Vec<Entry>,
+    /// Where the entries of the run at hand are.
+    of_run: HashMap<Stem, usize>,
+}
+
+impl Collected {
+    fn add(&mut self, name: ObjectName, bytes: Option<u64>) {
+        let ObjectName { host, stem, role } = name;
+        let is_of_run = |last: &Entry| last.stem.id.run() == stem.id.run() && last.host == host;
+        if !self.entries.last().is_some_and(is_of_run) {
+            self.of_run.clear();
         }
+        let at = match self.of_run.get(&stem) {
+            Some(at) => *at,
+            None => {
+                self.entries.push(Entry::without_objects(host, stem.clone()));
+                self.of_run.insert(stem, self.entries.len() - 1);
+                self.entries.len() - 1
+            }
+        };
+        self.entries[at].add(role, bytes);
     }
-    entry.proofs.sort();
-    entry
+
+    /// Oldest first, and in one order whatever the listing's.
+    fn entries(self) -> Vec<Entry> {
+        let mut entries = self.entries;
+        entries.sort_by(|a, b| a.order().cmp(&b.order()));
+        entries.dedup_by(|later, kept| {
+            let same = later.order() == kept.order();
+            if same {
+                let later = std::mem::replace(later, Entry::without_objects(kept.host.clone(), kept.stem.clone()));
+                kept.absorb(later);
+            }
+            same
+        });
+        entries
+    }
 }

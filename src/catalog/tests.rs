@@ -304,7 +304,7 @@ fn a_second_look_sees_a_commit_that_the_listing_missed() {
     storage.put_new(&object("app", OURS, Role::Inventory).key(), b"{}", &cx).unwrap();
     let entries = scan(&storage, None, &cx).unwrap();
     assert_eq!(word(&look(&storage, &entries[0], &cx).unwrap()), "incomplete");
-    storage.delete(&entries[0].keys, &cx);
+    storage.delete(&entries[0].keys(), &cx);
     store(&storage, "app", OURS, &cx);
     assert_eq!(word(&look(&storage, &entries[0], &cx).unwrap()), "whole");
 }
@@ -364,7 +364,8 @@ fn a_scan_tells_what_is_there_oldest_first_in_deletion_order() {
         ours.proofs.iter().map(|proof| (proof.kind, proof.ok)).collect::<Vec<_>>(),
         [(ProofKind::Drill, false), (ProofKind::Verify, true)]
     );
-    let files: Vec<_> = ours.keys.iter().map(|key| key.file_name().strip_prefix(expected[2]).unwrap()).collect();
+    let keys = ours.keys();
+    let files: Vec<_> = keys.iter().map(|key| key.file_name().strip_prefix(expected[2]).unwrap()).collect();
     let order =
         [".manifest.json", ".sql.gz", ".drill.20260613_000000Z.bad", ".inventory.json", ".pin", ".verify.20260614_000000Z.ok"];
     assert_eq!(files, order);
@@ -406,7 +407,7 @@ fn copies_of_one_backup_meet_and_no_others() {
     let found: Vec<_> = backups
         .iter()
         .map(|backup| {
-            let places: Vec<_> = backup.copies.iter().map(|copy| copy.storage.as_str()).collect();
+            let places: Vec<_> = backup.copies.iter().map(|copy| copy.storage.as_ref()).collect();
             (backup.stem.to_string(), places.join("+"))
         })
         .collect();

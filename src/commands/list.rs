@@ -6,24 +6,27 @@ mod proofs;
 mod reread;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::catalog::backups::{self, Backup, Copy};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::resolve::{self, When};
 use crate::catalog::stats::{self, Sample};
-use crate::catalog::{self, Entry, Seen, Survey};
+use crate::catalog::{self, Entry, Seen, Sizes, Survey};
 use crate::commands::expected::expected_units;
 use crate::commands::stores::{self, Store, UnitNames, name_in_files};
 use crate::commands::{Found, named_host};
 use crate::config::model::Config;
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
-use crate::names::{Escaped, HostName, ObjectName, RunId, UnitName};
+use crate::names::{Escaped, HostName, ObjectName, RunId, Stem, UnitName};
 use crate::outcome::{Items, ListItem, Problem, Severity, State, StatsItem};
 use crate::plan::Names;
 use crate::storage::Leftover;
+
+/// Backups that are looked at in one go.
+const AT_ONCE: usize = 1000;
 
 /// `list`'s options.
 #[derive(Debug, Clone, Default)]
@@ -99,11 +102,8 @@ impl Listing<'_> {
     fn run(&mut self) -> Result<Items> {
         let names = Names::new(&self.options.patterns)?;
         let backups = self.scan()?;
-        let mut units: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
-        let mut unit_names = UnitNames::new(self.config);
-        for backup in &backups {
-            units.entry(unit_names.of_backup(backup, &self.stores, self.cx)).or_default().push(backup);
-        }
+        let stores = self.stores.clone();
+        let units = UnitNames::new(self.config).group(&backups, &stores, self.cx);
         let expected = self.expected(&units)?;
         names.check(self.config, &units.keys().chain(&expected).cloned().collect::<Vec<_>>())?;
         let mut rows = Vec::new();
@@ -177,9 +177,10 @@ impl Listing<'_> {
         let mut survey = store.survey(Some(host), self.cx)?;
         let entries = &mut survey.entries;
         if self.options.all {
+            let mut known: HashSet<Stem> = entries.iter().map(|entry| entry.stem.clone()).collect();
             let mut each = |leftover: Leftover| {
                 let name = ObjectName::parse(&leftover.key).filter(|name| name.host == *host);
-                if let Some(name) = name.filter(|name| entries.iter().all(|entry| entry.stem != name.stem)) {
+                if let Some(name) = name.filter(|name| known.insert(name.stem.clone())) {
                     entries.push(Entry::without_objects(name.host, name.stem));
                 }
                 Ok(())
@@ -216,14 +217,18 @@ impl Listing<'_> {
         let mut rows = Vec::new();
         let mut shown = 0;
         // From the newest on, so that what is not shown takes no place.
-        for backup in backups.iter().filter(is_listed).rev() {
+        let mut newest_first = backups.iter().filter(is_listed).rev().copied();
+        while shown < limit {
             self.cx.cancel.check()?;
-            if shown >= limit {
+            let some: Vec<&Backup> = newest_first.by_ref().take(AT_ONCE.min(limit - shown)).collect();
+            if some.is_empty() {
                 break;
             }
-            let row = Row { backup, unit: unit.clone(), copies: self.look(backup), verified: None };
-            shown += usize::from(if *tables { self.counts(&row) } else { self.is_shown(&row) });
-            rows.push(row);
+            for (backup, copies) in some.iter().zip(self.look(&some)) {
+                let row = Row { backup, unit: unit.clone(), copies, verified: None };
+                shown += usize::from(if *tables { self.counts(&row) } else { self.is_shown(&row) });
+                rows.push(row);
+            }
         }
         rows.reverse();
         if let Some(when) = &self.options.at {
@@ -260,19 +265,27 @@ impl Listing<'_> {
         }
         let copies = chosen.drain(..).flat_map(|row| row.copies);
         let error = copies.filter_map(|(copy, seen)| match seen {
-            Seen::Unknown(error) => Some(error.storage(&copy.storage).step("read")),
+            Seen::Unknown(error) => Some(error.storage(&*copy.storage).step("read")),
             _ => None,
         });
         Err(error.last().unwrap_or_else(|| Error::new(Kind::Internal, "an unknown backup has no copy")))
     }
 
-    fn look<'a>(&self, backup: &'a Backup) -> Vec<(&'a Copy, Seen)> {
-        let seen = |copy: &'a Copy| {
-            let store = self.store(&copy.storage)?;
-            let seen = catalog::look(store.storage.as_ref(), &copy.entry, self.cx).unwrap_or_else(Seen::Unknown);
-            Some((copy, seen))
-        };
-        backup.copies.iter().filter_map(seen).collect()
+    /// What a closer look at each copy finds, for each of these backups.
+    fn look<'a>(&self, backups: &[&'a Backup]) -> Vec<Vec<(&'a Copy, Seen)>> {
+        let mut found: Vec<Vec<(&Copy, Seen)>> = backups.iter().map(|backup| Vec::with_capacity(backup.copies.len())).collect();
+        // Copies stand in the order of the storages.
+        for store in &self.stores {
+            let copies = (0..).zip(backups).flat_map(|(at, backup)| backup.copies.iter().map(move |copy| (at, copy)));
+            let (places, held): (Vec<usize>, Vec<&Copy>) = copies.filter(|(_, copy)| *copy.storage == *store.name()).unzip();
+            let entries: Vec<&Entry> = held.iter().map(|copy| &copy.entry).collect();
+            let take = |_, seen: Result<Seen>| seen.unwrap_or_else(Seen::Unknown);
+            let seen = catalog::look_all(store.storage.as_ref(), &entries, Sizes::Listed, self.cx, &take);
+            for ((at, copy), seen) in places.into_iter().zip(held).zip(seen) {
+                found[at].push((copy, seen));
+            }
+        }
+        found
     }
 
     fn store(&self, name: &str) -> Option<&Store<'_>> {
@@ -291,7 +304,7 @@ impl Listing<'_> {
             };
             let mut problem = Problem::of(error, severity);
             problem.target.get_or_insert_with(|| row.unit.to_string());
-            problem.storage.get_or_insert_with(|| copy.storage.clone());
+            problem.storage.get_or_insert_with(|| copy.storage.to_string());
             self.problems.push(problem);
         }
     }
@@ -315,7 +328,7 @@ impl Listing<'_> {
             unit: manifest.map_or_else(|| row.unit.to_string(), |manifest| manifest.unit.to_string()),
             started: manifest.map_or_else(|| id.run().time(), |manifest| manifest.started),
             bytes: manifest.map(|manifest| manifest.artifact.bytes),
-            storages: holds.map(|(copy, _)| copy.storage.clone()).collect(),
+            storages: holds.map(|(copy, _)| copy.storage.to_string()).collect(),
             state,
             proven: proven.max(row.verified.map(RunId::time)),
             label: manifest.and_then(|manifest| manifest.label.clone()),

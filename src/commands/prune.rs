@@ -4,10 +4,11 @@
 mod by_id;
 mod collect;
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::catalog::resolve::When;
-use crate::catalog::{self, Entry, Seen};
+use crate::catalog::{self, Entry, Seen, Sizes};
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Policy, Target};
@@ -93,7 +94,8 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
 /// What one storage holds of this host, from one listing.
 struct Listed<'a> {
     store: &'a Store<'a>,
-    entries: Vec<Entry>,
+    /// By unit, in the order in which they are met, each oldest first.
+    units: Vec<(Escaped, Vec<Entry>)>,
     /// Of uploads that never committed; none where nothing is ever deleted.
     leftovers: Vec<(Leftover, ObjectName)>,
     /// Why such uploads can't be seen: the backups are pruned all the same.
@@ -103,7 +105,7 @@ struct Listed<'a> {
 impl<'a> Listed<'a> {
     fn of(store: &'a Store<'a>, config: &Config, cx: &Context) -> Result<Self> {
         let host = config.host.escaped();
-        let entries = store.scan(Some(&host), cx)?;
+        let units = by_unit(store.scan(Some(&host), cx)?);
         let mut leftovers = Vec::new();
         let mut each = |leftover: Leftover| {
             let name = ObjectName::parse(&leftover.key).filter(|name| name.host == host);
@@ -115,8 +117,26 @@ impl<'a> Listed<'a> {
             let restated = error.restated(format!("uploads that never ended are not removed: {}", error.cause()));
             restated.storage(store.name()).step("list")
         });
-        Ok(Self { store, entries, leftovers, unseen })
+        Ok(Self { store, units, leftovers, unseen })
     }
+
+    fn of_unit(&self, unit: &Escaped) -> &[Entry] {
+        self.units.iter().find(|(name, _)| name == unit).map_or(&[], |(_, entries)| entries)
+    }
+}
+
+fn by_unit(entries: Vec<Entry>) -> Vec<(Escaped, Vec<Entry>)> {
+    let mut units: Vec<(Escaped, Vec<Entry>)> = Vec::new();
+    let mut places: HashMap<Escaped, usize> = HashMap::new();
+    for entry in entries {
+        let unit = &entry.stem.unit;
+        let at = *places.entry(unit.clone()).or_insert_with(|| {
+            units.push((unit.clone(), Vec::new()));
+            units.len() - 1
+        });
+        units[at].1.push(entry);
+    }
+    units
 }
 
 /// Every unit of the config, and every other that the storages hold.
@@ -126,13 +146,14 @@ fn units_of(config: &Config, listed: &[Listed<'_>], cx: &Context) -> Vec<UnitNam
     for listing in listed {
         let left = listing.leftovers.iter().map(|(_, name)| names.of(&name.stem.unit));
         let left: Vec<UnitName> = left.collect();
-        let held = listing.entries.iter().map(|entry| names.of_entry(entry, listing.store, cx));
-        for unit in held.chain(left).collect::<Vec<_>>() {
-            if !units.contains(&unit) {
-                units.push(unit);
-            }
-        }
+        let of_entries = |(unit, entries): &(Escaped, Vec<Entry>)| {
+            names.of_entries(unit, entries.iter().map(|entry| (entry, listing.store)), cx)
+        };
+        units.extend(listing.units.iter().map(of_entries));
+        units.extend(left);
     }
+    let mut met = HashSet::new();
+    units.retain(|unit| met.insert(unit.clone()));
     units
 }
 
@@ -143,6 +164,13 @@ pub(super) fn unit_in(store: &Store<'_>, config: &Config, unit: &UnitName, polic
         work.apply(&entries);
     }
     (work.items, work.problems)
+}
+
+/// What a look at a backup came to. Its manifest is not kept: those of a hundred thousand are much.
+struct Looked {
+    weighed: retention::Entry,
+    bytes: Option<u64>,
+    unknown: Option<Error>,
 }
 
 /// The pruning of one unit in one storage.
@@ -167,22 +195,22 @@ impl<'a> Work<'a> {
     /// Policy and leftovers. What was listed before this unit's lock was held may have changed since:
     /// where something is to go, the storage is listed again.
     fn prune(&mut self, listed: &Listed<'_>, timeout: Option<Duration>) {
-        let entries = self.own(&listed.entries);
-        let entries = if self.dry_run || self.is_settled(&entries) { Some(entries) } else { self.scan() };
-        let Some(entries) = entries else { return };
-        self.apply(&entries);
-        if self.store.config.prune {
-            self.collect(&entries, &listed.leftovers, timeout);
+        let mut entries = listed.of_unit(&self.escaped);
+        let anew;
+        if !self.dry_run && !self.is_settled(entries) {
+            let Some(found) = self.scan() else { return };
+            anew = found;
+            entries = &anew;
         }
-    }
-
-    fn own(&self, entries: &[Entry]) -> Vec<Entry> {
-        entries.iter().filter(|entry| entry.stem.unit == self.escaped).cloned().collect()
+        self.apply(entries);
+        if self.store.config.prune {
+            self.collect(entries, &listed.leftovers, timeout);
+        }
     }
 
     fn scan(&mut self) -> Option<Vec<Entry>> {
         match self.store.scan(Some(&self.config.host.escaped()), self.cx) {
-            Ok(entries) => Some(self.own(&entries)),
+            Ok(entries) => Some(entries.into_iter().filter(|entry| entry.stem.unit == self.escaped).collect()),
             Err(error) => {
                 self.failed(error);
                 None
@@ -201,27 +229,48 @@ impl<'a> Work<'a> {
         retention::decide(weighed, &self.policy, self.config.timezone, self.cx.clock.now())
     }
 
-    /// Decides over what has a manifest, every one of them read anew, and carries it out.
+    /// Decides over what has a manifest, and carries it out. Every manifest is read anew where one of them may go.
     fn apply(&mut self, entries: &[Entry]) {
         let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.has_manifest).collect();
-        // Without a policy nothing goes, and to read all manifests after each backup would be for nothing.
-        let read = self.dry_run || !self.policy.is_empty();
-        let seen: Vec<Option<Seen>> = entries.iter().map(|entry| read.then(|| self.look(entry))).collect();
-        let weighed: Vec<_> = entries.iter().zip(&seen).map(|(entry, seen)| weigh(entry, seen.as_ref())).collect();
-        let decisions = self.decide(&weighed);
-        for (entry, seen) in entries.into_iter().zip(&seen) {
-            if let Some(Seen::Unknown(error)) = seen {
+        let looked = self.look_at(&entries);
+        let weighed: Vec<_> = looked.iter().map(|looked| looked.weighed).collect();
+        let mut decisions = self.decide(&weighed).into_iter().peekable();
+        // Both are in the order of their ids; of one that is there twice there is one decision.
+        for (entry, looked) in entries.into_iter().zip(looked) {
+            if let Some(error) = &looked.unknown {
                 self.stopped_by(error);
             }
-            let Some((_, decision)) = decisions.iter().find(|(id, _)| *id == entry.stem.id) else { continue };
+            while decisions.next_if(|(id, _)| *id < entry.stem.id).is_some() {}
+            let Some((_, decision)) = decisions.peek().filter(|(id, _)| *id == entry.stem.id) else { continue };
             let mut item = self.item(entry.stem.id, decision.is_delete());
-            item.bytes = seen.as_ref().and_then(|seen| self.bytes_of(entry, seen));
+            item.bytes = looked.bytes;
             item.reasons = decision.reasons().iter().map(ToString::to_string).collect();
             if decision.is_delete() {
                 self.delete_by_policy(entry, &mut item);
             }
             self.items.push(item);
         }
+    }
+
+    /// What of each is weighed, and shown.
+    fn look_at(&self, entries: &[&Entry]) -> Vec<Looked> {
+        let storage = self.store.storage.as_ref();
+        let listed: Vec<_> = entries.iter().map(|entry| weigh(entry, None)).collect();
+        // Whatever their manifests say, nothing goes.
+        if retention::keeps_all(&listed, &self.policy, self.config.timezone, self.cx.clock.now()) {
+            let bytes = if self.dry_run { catalog::artifact_bytes(storage, entries, self.cx) } else { vec![None; entries.len()] };
+            let looked = listed.into_iter().zip(bytes);
+            return looked.map(|(weighed, bytes)| Looked { weighed, bytes, unknown: None }).collect();
+        }
+        let sizes = if self.dry_run { Sizes::Listed } else { Sizes::Anew };
+        let take = |at: usize, seen: Result<Seen>| {
+            let (entry, seen) = (entries[at], seen.unwrap_or_else(Seen::Unknown));
+            let weighed = weigh(entry, Some(&seen));
+            let bytes = self.bytes_of(entry, &seen);
+            let unknown = if let Seen::Unknown(error) = seen { Some(error) } else { None };
+            Looked { weighed, bytes, unknown }
+        };
+        catalog::look_all(storage, entries, sizes, self.cx, &take)
     }
 
     fn delete_by_policy(&mut self, entry: &Entry, item: &mut PruneItem) {
@@ -304,7 +353,7 @@ fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
 /// when that one stays.
 fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
     let manifest = entry.object(Role::Manifest).key();
-    let (first, rest): (Vec<_>, Vec<_>) = entry.keys.iter().cloned().partition(|key| *key == manifest);
+    let (first, rest): (Vec<_>, Vec<_>) = entry.keys().into_iter().partition(|key| *key == manifest);
     for outcome in store.storage.delete(&first, cx) {
         outcome?;
     }

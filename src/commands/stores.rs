@@ -1,7 +1,7 @@
 //! Opens what the configuration names: storages and sources. A new kind of either is added here,
 //! and nowhere else in the commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::catalog::backups::Backup;
@@ -158,6 +158,43 @@ impl UnitNames {
             Some((copy, store)) => self.of_entry(&copy.entry, store, cx),
             None => self.of(&backup.stem.unit),
         }
+    }
+
+    /// The unit of all entries of this name in files, each with its storage.
+    pub(super) fn of_entries<'e>(
+        &mut self,
+        unit: &Escaped,
+        mut entries: impl Iterator<Item = (&'e Entry, &'e Store<'e>)>,
+        cx: &Context,
+    ) -> UnitName {
+        while unit.unescape().is_none() && !self.known.contains_key(unit) {
+            let Some((entry, store)) = entries.next() else { break };
+            self.of_entry(entry, store, cx);
+        }
+        self.of(unit)
+    }
+
+    /// What these storages hold of each unit, oldest first.
+    pub(super) fn group<'b>(
+        mut self,
+        backups: &'b [Backup],
+        stores: &'b [Store<'b>],
+        cx: &Context,
+    ) -> BTreeMap<UnitName, Vec<&'b Backup>> {
+        let mut by_name: HashMap<&Escaped, Vec<&Backup>> = HashMap::new();
+        for backup in backups {
+            by_name.entry(&backup.stem.unit).or_default().push(backup);
+        }
+        let mut units: BTreeMap<UnitName, Vec<&Backup>> = BTreeMap::new();
+        for (unit, mut held) in by_name {
+            let copies = held.iter().flat_map(|backup| &backup.copies).filter(|copy| copy.entry.has_manifest);
+            let entries = copies.filter_map(|copy| Some((&copy.entry, named(stores, &copy.storage)?)));
+            let of_unit = units.entry(self.of_entries(unit, entries, cx)).or_default();
+            of_unit.append(&mut held);
+            // Two names in files can be shown as one.
+            of_unit.sort_by(|a, b| (a.stem.id, &a.stem.unit, &a.host).cmp(&(b.stem.id, &b.stem.unit, &b.host)));
+        }
+        units
     }
 
     /// The unit of a name in files. One that was cut and that nothing knows is shown as it stands there.

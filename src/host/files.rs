@@ -107,8 +107,17 @@ pub fn open_regular_below(top: impl AsFd, path: &Path) -> io::Result<File> {
     open_regular_with(top, path, OFlags::RDONLY)
 }
 
+/// The same, with the bytes that it has.
+pub fn open_sized_below(top: impl AsFd, path: &Path) -> io::Result<(File, u64)> {
+    open_sized_with(top, path, OFlags::RDONLY)
+}
+
 /// The same with other flags: for a lock's file.
 pub(super) fn open_regular_with(top: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
+    open_sized_with(top, path, flags).map(|(file, _)| file)
+}
+
+fn open_sized_with(top: impl AsFd, path: &Path, flags: OFlags) -> io::Result<(File, u64)> {
     // Without NONBLOCK a FIFO would wait for its other end.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let no_file = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -117,10 +126,11 @@ pub(super) fn open_regular_with(top: impl AsFd, path: &Path, flags: OFlags) -> i
         Err(Errno::NXIO) => return no_file("it is not a regular file"),
         file => file?,
     };
-    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+    let found = fstat(&file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return no_file("it is not a regular file");
     }
-    Ok(file.into())
+    Ok((file.into(), u64::try_from(found.st_size).unwrap_or(0)))
 }
 
 /// A path without links, as far as it is there.

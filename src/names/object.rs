@@ -1,9 +1,13 @@
 //! Where a backup's objects stand in a storage, and what each of them is for: told from their keys alone.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Escaped, Id, NameError, RANDOM_LEN, RunId, TIME_LEN};
+
+/// Characters of an id: `20260612_030000Z-k3f9`.
+const ID_LEN: usize = TIME_LEN + 1 + RANDOM_LEN;
 
 /// The common beginning of all objects of one backup: `UNIT_ID`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,28 +126,55 @@ impl ObjectName {
 
     /// Takes a key apart; `None` where it is no name that we would write.
     pub fn parse(key: &Key) -> Option<Self> {
-        let mut parts = key.as_str().split('/');
-        let (host, run, file) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let host = Escaped::parse(host)?;
-        let run: RunId = run.parse().ok()?;
-        // The id is found from its fixed form, as a unit's name may hold dots and underscores itself.
-        let id_len = TIME_LEN + 1 + RANDOM_LEN;
-        let (at, id) = file.match_indices('_').rev().find_map(|(at, _)| {
-            let id: Id = file.get(at + 1..at + 1 + id_len)?.parse().ok()?;
-            file[at + 1 + id_len..].starts_with('.').then_some((at, id))
-        })?;
-        let role = Role::parse(file.get(at + 1 + id_len + 1..)?)?;
-        let unit = Escaped::parse(&file[..at])?;
-        (id.run == run).then_some(Self { host, stem: Stem { unit, id }, role })
+        NameReader::default().read(key)
     }
 
     /// The same backup's object of another role.
     #[must_use]
     pub fn sibling(&self, role: Role) -> Self {
         Self { role, ..self.clone() }
+    }
+}
+
+/// Takes the keys of a listing apart, one after another. It keeps what neighbours have in common, their directory and
+/// the names of their units, so that a hundred thousand backups share a few texts.
+#[derive(Debug, Default)]
+pub struct NameReader {
+    /// The last `HOST/RUN`, and what it says, if it is one.
+    directory: String,
+    run: Option<(Escaped, RunId)>,
+    units: HashSet<Escaped>,
+}
+
+impl NameReader {
+    /// What [`ObjectName::parse`] says of this key.
+    pub fn read(&mut self, key: &Key) -> Option<ObjectName> {
+        let (directory, file) = key.as_str().rsplit_once('/')?;
+        if self.directory != directory {
+            directory.clone_into(&mut self.directory);
+            self.run = directory.split_once('/').and_then(|(host, run)| Some((Escaped::parse(host)?, run.parse().ok()?)));
+        }
+        let (host, run) = self.run.as_ref()?;
+        // The id is found from its fixed form, as a unit's name may hold dots and underscores itself.
+        let id_at = |at: usize| {
+            let id = file.as_bytes().get(at + 1..at + 1 + ID_LEN)?;
+            Some((at, Id::read(id).filter(|_| file[at + 1 + ID_LEN..].starts_with('.'))?))
+        };
+        let (at, id) = file.match_indices('_').rev().find_map(|(at, _)| id_at(at))?;
+        let role = Role::parse(file.get(at + 1 + ID_LEN + 1..)?)?;
+        if id.run != *run {
+            return None;
+        }
+        let unit = &file[..at];
+        let unit = match self.units.get(unit) {
+            Some(known) => known.clone(),
+            None => {
+                let unit = Escaped::parse(unit)?;
+                self.units.insert(unit.clone());
+                unit
+            }
+        };
+        Some(ObjectName { host: host.clone(), stem: Stem { unit, id }, role })
     }
 }
 
@@ -183,7 +214,11 @@ impl FromStr for Key {
             if part.is_empty() || part == "." || part == ".." {
                 return Err(NameError(format!("{text:?} is no key: {part:?} can't be a part of one")));
             }
-            if part.len() > 255 || part.chars().any(char::is_control) {
+            let control = |part: &str| match part.is_ascii() {
+                true => part.bytes().any(|byte| byte.is_ascii_control()),
+                false => part.chars().any(char::is_control),
+            };
+            if part.len() > 255 || control(part) {
                 return Err(NameError(format!("{text:?} is no key: a part is too long or holds a control character")));
             }
         }

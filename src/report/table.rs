@@ -1,7 +1,7 @@
 //! Text for a terminal: aligned columns, colours, and control characters made visible. Nothing that
 //! a label, a name or a server says reaches a terminal raw.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 
 /// Colours by their SGR code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,62 +34,78 @@ pub(super) fn prose(text: &str) -> String {
     text.trim_end().split('\n').map(line).collect::<Vec<_>>().join("\n    ")
 }
 
-/// A table under construction.
+/// A table under construction. Its texts stand in one, as there may be a hundred thousand rows.
 pub(super) struct Table {
     headers: Vec<&'static str>,
     right: Vec<&'static str>,
-    rows: Vec<Vec<(String, Option<Paint>)>>,
+    text: String,
+    /// Where each cell's text ends, and its colour; row by row.
+    cells: Vec<(usize, Option<Paint>)>,
 }
 
 impl Table {
     /// A table with these columns; those in `right` are aligned to the right.
     pub(super) fn new(headers: &[&'static str], right: &[&'static str]) -> Self {
-        Self { headers: headers.to_vec(), right: right.to_vec(), rows: Vec::new() }
+        let mut table = Self { headers: headers.to_vec(), right: right.to_vec(), text: String::new(), cells: Vec::new() };
+        table.row(headers.iter().map(|header| ((*header).to_owned(), None)).collect());
+        table
     }
 
     /// Adds a row; an empty cell is shown as `-`, but in the last column.
     pub(super) fn row(&mut self, cells: Vec<(String, Option<Paint>)>) {
         let last = self.headers.len() - 1;
-        let filled = |(at, (text, paint)): (usize, (String, Option<Paint>))| {
+        for (at, (text, paint)) in cells.into_iter().enumerate() {
             let text = visible(&text);
-            (if text.is_empty() && at < last { "-".to_owned() } else { text }, paint)
-        };
-        self.rows.push(cells.into_iter().enumerate().map(filled).collect());
+            self.text.push_str(if text.is_empty() && at < last { "-" } else { &text });
+            self.cells.push((self.text.len(), paint));
+        }
+    }
+
+    /// Each cell with its column, row by row.
+    fn cells(&self) -> impl Iterator<Item = (usize, &str, Option<Paint>)> {
+        let columns = self.headers.len();
+        let starts = std::iter::once(0).chain(self.cells.iter().map(|(end, _)| *end));
+        let cells = starts.zip(&self.cells).enumerate();
+        cells.map(move |(at, (start, (end, paint)))| (at % columns, &self.text[start..*end], *paint))
     }
 
     /// The text, with a line end after each row. The last column is cut where the rows would be
     /// wider than `fit` columns; no other column is ever cut.
     pub(super) fn render(&self, color: bool, fit: Option<usize>) -> String {
-        let headers = self.headers.iter().map(|header| ((*header).to_owned(), None)).collect();
-        let all: Vec<&Vec<_>> = std::iter::once(&headers).chain(&self.rows).collect();
-        let widths: Vec<usize> = (0..self.headers.len())
-            .map(|at| all.iter().filter_map(|row| row.get(at)).map(|(text, _)| text.chars().count()).max().unwrap_or(0))
-            .collect();
+        let mut widths = vec![0; self.headers.len()];
+        for (at, text, _) in self.cells() {
+            widths[at] = text.chars().count().max(widths[at]);
+        }
         let last = self.headers.len() - 1;
         let before_last: usize = widths[..last].iter().map(|width| width + 2).sum();
         let room = fit.map(|fit| fit.saturating_sub(before_last).max(self.headers[last].len()));
-        let mut out = String::new();
-        for row in all {
-            let mut line = String::new();
-            for (at, (text, color_of)) in row.iter().enumerate() {
-                let text = if at == last { cut(text, room) } else { text.clone() };
-                let pad = " ".repeat(widths[at].saturating_sub(text.chars().count()));
-                let shown = color_of.map_or(text.clone(), |color_of| paint(&text, color_of, color));
-                let (before, after) =
-                    if self.right.contains(&self.headers[at]) { (pad, String::new()) } else { (String::new(), pad) };
-                let _ = write!(line, "{before}{shown}{after}  ");
+        let mut out = String::with_capacity(self.text.len() * 2);
+        let mut line = 0;
+        for (at, text, color_of) in self.cells() {
+            let text = if at == last { cut(text, room) } else { Cow::Borrowed(text) };
+            let pad = widths[at].saturating_sub(text.chars().count());
+            let is_right = self.right.contains(&self.headers[at]);
+            out.extend(std::iter::repeat_n(' ', if is_right { pad } else { 0 }));
+            match color_of {
+                Some(color_of) => out.push_str(&paint(&text, color_of, color)),
+                None => out.push_str(&text),
             }
-            out.push_str(line.trim_end());
-            out.push('\n');
+            if at < last {
+                out.extend(std::iter::repeat_n(' ', if is_right { 2 } else { pad + 2 }));
+            } else {
+                out.truncate(line + out[line..].trim_end().len());
+                out.push('\n');
+                line = out.len();
+            }
         }
         out
     }
 }
 
-fn cut(text: &str, room: Option<usize>) -> String {
+fn cut(text: &str, room: Option<usize>) -> Cow<'_, str> {
     match room {
         Some(room) if text.chars().count() > room => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
-        _ => text.to_owned(),
+        _ => Cow::Borrowed(text),
     }
 }
 

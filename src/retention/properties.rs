@@ -207,6 +207,14 @@ proptest! {
     }
 
     #[test]
+    fn what_is_kept_unseen_is_kept_whatever_is_found(case in a_case(), found in prop::collection::vec(a_state(true), 60)) {
+        if keeps_all(&case.entries, &case.policy, case.timezone, case.now) {
+            let entries = case.entries.iter().zip(found).map(|(entry, state)| Entry { state, ..*entry }).collect();
+            prop_assert_eq!(Case { entries, ..case.clone() }.deleted(), BTreeSet::new());
+        }
+    }
+
+    #[test]
     fn pruning_twice_deletes_nothing_more(case in a_case()) {
         let survivors = case.without(&case.deleted());
         prop_assert_eq!(survivors.deleted(), BTreeSet::new());

@@ -78,6 +78,21 @@ fn a_policy_of_zeros_is_no_policy() {
 }
 
 #[test]
+fn where_the_policy_has_room_for_all_nobody_need_look() {
+    let five = nightly("2026-12-01", "2026-12-05");
+    let unseen = |entries: &[Entry], policy| keeps_all(entries, &policy, Tz::UTC, now());
+    assert!(unseen(&five, NONE) && unseen(&five, Policy { keep_last: Some(5), ..NONE }));
+    assert!(unseen(&five, Policy { keep_days: Some(4), ..NONE }) && unseen(&five, Policy { keep_daily: Some(9), ..NONE }));
+    assert!(!unseen(&five, Policy { keep_last: Some(4), ..NONE }));
+    // Were it found bad, the newest proven one would go.
+    let mut last = five.clone();
+    last[0].state = State::Whole { proven: true };
+    assert!(!unseen(&last, Policy { keep_last: Some(4), ..NONE }));
+    last[0].pinned = true;
+    assert!(unseen(&last, Policy { keep_last: Some(4), ..NONE }));
+}
+
+#[test]
 fn keep_last_keeps_the_newest_whatever_their_dates() {
     let entries = [whole("2020-01-01 00:00"), whole("2023-05-05 05:05"), whole("2026-12-31 03:00"), whole("2026-12-31 04:00")];
     let policy = Policy { keep_last: Some(3), ..NONE };

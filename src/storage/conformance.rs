@@ -20,6 +20,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("nothing is visible before the commit", nothing_is_visible_before_the_commit),
     ("what was written is what is read", what_was_written_is_what_is_read),
     ("a read begins where it is told to", a_read_begins_where_it_is_told_to),
+    ("of many each is its own", of_many_each_is_its_own),
     ("an empty object is an object", an_empty_object_is_an_object),
     ("a key is written once", a_key_is_written_once),
     ("of two uploads at once one wins", of_two_uploads_at_once_one_wins),
@@ -154,6 +155,22 @@ fn a_read_begins_where_it_is_told_to(storage: &dyn Storage, cx: &Context) -> Res
         ensure(bytes == expected, || format!("from {from} on it reads {bytes:?}"))?;
     }
     ensure_kind(read(storage, &key, 11, cx), Kind::Damaged, "reading from behind the end on")
+}
+
+fn of_many_each_is_its_own(storage: &dyn Storage, cx: &Context) -> Result<()> {
+    let keys = ["web1/run/long", "web1/run/absent", "web1/run/empty", "web1/gone/exact"].map(key);
+    let keys = keys.into_iter().collect::<Result<Vec<Key>>>()?;
+    for (at, bytes) in [(0, &b"0123456789"[..]), (2, b""), (3, b"0123")] {
+        storage.put_new(&keys[at], bytes, cx)?;
+    }
+    let read = storage.read_small(&keys, 4, cx).into_iter();
+    let read: Vec<_> = read.map(|outcome| outcome.map_err(|error| error.kind())).collect();
+    let expected = [Ok(b"0123".to_vec()), Err(Kind::Missing), Ok(Vec::new()), Ok(b"0123".to_vec())];
+    ensure(read == expected, || format!("it reads {read:?}"))?;
+    let found = storage.stat_many(&keys, cx).into_iter().collect::<Result<Vec<_>>>()?;
+    let bytes: Vec<_> = found.iter().map(|found| found.as_ref().and_then(|meta| meta.bytes)).collect();
+    ensure(bytes == [Some(10), None, Some(0), Some(4)], || format!("sizes are {bytes:?}"))?;
+    ensure(storage.read_small(&[], 4, cx).is_empty() && storage.stat_many(&[], cx).is_empty(), || "none are some".into())
 }
 
 fn an_empty_object_is_an_object(storage: &dyn Storage, cx: &Context) -> Result<()> {

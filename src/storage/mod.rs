@@ -12,7 +12,7 @@ use std::io::Read;
 
 use chrono::{DateTime, Utc};
 
-use crate::error::Result;
+use crate::error::{Kind, Result, from_io};
 use crate::host::Context;
 use crate::names::Key;
 
@@ -43,6 +43,22 @@ pub trait Storage: Send + Sync {
     /// A look at one object; `None` when there is none. Its size is always known.
     fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>>;
 
+    /// Small objects whole, or the first `most` bytes of each: what [`Storage::read`] from its start would give. Each key's
+    /// own outcome, in their order. A look at the place is made once for all of them.
+    fn read_small(&self, keys: &[Key], most: u64, cx: &Context) -> Vec<Result<Vec<u8>>> {
+        keys.iter().map(|key| read_to_end(self.read(key, 0, cx)?, key, most)).collect()
+    }
+
+    /// How many such calls at once are quicker than one after another.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// What [`Storage::stat`] says of each key, in their order. A look at the place is made once for all of them.
+    fn stat_many(&self, keys: &[Key], cx: &Context) -> Vec<Result<Option<ObjectMeta>>> {
+        keys.iter().map(|key| self.stat(key, cx)).collect()
+    }
+
     /// Every object whose key begins with `prefix`, which may end anywhere in a key's text (empty:
     /// all), in no promised order. A place that is absent is an error (`Missing`) and not an empty
     /// list. An error of `each` ends it.
@@ -63,6 +79,14 @@ pub trait Storage: Send + Sync {
 
     /// What and where it is, for a person; without secrets: `directory /mnt/backups`.
     fn describe(&self) -> String;
+}
+
+/// What a reader gives to its end, or the first `most` bytes.
+fn read_to_end(reader: Box<dyn Read + Send>, key: &Key, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = reader.take(most).read_to_end(&mut bytes);
+    read.map_err(|error| from_io(error, Kind::Storage, format!("can't read {key}")))?;
+    Ok(bytes)
 }
 
 /// An object on its way in. Dropped without a commit, it is aborted.

@@ -228,6 +228,27 @@ fn what_is_unknown_stops_pruning_for_its_unit_alone() {
 }
 
 #[test]
+fn where_nothing_can_go_no_manifest_is_read_and_a_dry_run_says_what_is_done() {
+    let test = test(", retention: { keep_last: 5 }");
+    plant_five(&test.storage(), "app");
+    let manifest = test.storage().join("web1/20260607_030000Z/app_20260607_030000Z-aaa2.manifest.json");
+    fs::write(manifest, r#"{"schema": 7}"#).unwrap();
+    let kept = |ran: &Ran, id: &str, reasons: &str| assert_eq!(self::reasons(ran, id), reasons);
+    for arguments in [&["prune", "--json"][..], &["prune", "--json", "--dry-run"]] {
+        let ran = test.run_at(NOW, arguments).ok();
+        kept(&ran, "-aaa2", "keep: one of the 5 newest");
+    }
+    // One more, and the oldest is to go: that it can't is said, by both.
+    Planted::new("app", "20260611_030000Z-aaa6").into(&test.storage());
+    for arguments in [&["prune", "--json", "--dry-run"][..], &["prune", "--json"]] {
+        let ran = test.run_at(NOW, arguments).fails(3).says("nothing is pruned here: ");
+        kept(&ran, "-aaa2", "keep: unknown: what can't be read is never deleted");
+        kept(&ran, "-aaa1", "keep: pruning is stopped: 20260607_030000Z-aaa2 is unknown");
+    }
+    assert_eq!(left(&test.storage()), "aaa1 aaa2 aaa3 aaa4 aaa5 aaa6");
+}
+
+#[test]
 fn neither_damage_nor_a_month_of_failures_ages_the_last_good_ones_out() {
     let test = test(", retention: { keep_days: 3 }");
     plant_five(&test.storage(), "app");

@@ -107,6 +107,27 @@ fn more_runs_than_a_page_holds_are_listed_and_pruned() {
     });
 }
 
+/// What the listing has told, presence and sizes, is not asked for again.
+#[test]
+fn a_list_asks_for_each_manifest_once_and_for_nothing_else() {
+    on_each_server(|bucket| {
+        let (name, proxy) = (bucket.server().name(), Proxy::before(bucket.server()));
+        for id in ids(20) {
+            Planted::new("app", &id).into_bucket(&bucket, "");
+        }
+        let test = test(&bucket.through(&proxy).yaml(), &[], "");
+        assert_eq!(items(&test.run_at(NOW, ["list", "--json"]).ok()), 20, "{name}");
+        assert_eq!((proxy.calls(Kind::Get), proxy.calls(Kind::Head)), (20, 0), "{name}");
+        // Another size than its manifest says is asked for again before it is told.
+        let manifest = bucket.keys().into_iter().find(|key| key.ends_with("manifest.json")).unwrap();
+        let artifact = manifest.replace("manifest.json", "sql.gz");
+        bucket.remove(&artifact);
+        bucket.put(&artifact, b"short");
+        test.run_at(NOW, ["list", "--json"]).fails(3).says("has 5 bytes, its manifest says");
+        assert_eq!((proxy.calls(Kind::Get), proxy.calls(Kind::Head)), (40, 1), "{name}");
+    });
+}
+
 #[test]
 fn more_keys_than_a_batch_holds_are_deleted() {
     on_each_server(|bucket| {

@@ -54,11 +54,7 @@ pub(super) fn subjects<'c>(config: &'c Config, options: &Options, stores: &[Stor
         // After a disaster the new machine has another name.
         (backups, lost) = scan(stores, None, cx)?;
     }
-    let mut unit_names = UnitNames::new(config);
-    let mut held = Held::new();
-    for backup in &backups {
-        held.entry(unit_names.of_backup(backup, stores, cx)).or_default().push(backup);
-    }
+    let held: Held<'_> = UnitNames::new(config).group(&backups, stores, cx);
     let known: Vec<UnitName> = held.keys().cloned().collect();
     // A storage that can't be listed may hold what the NAME means.
     names.check(config, &known).map_err(|error| lost.unwrap_or(error))?;

@@ -30,7 +30,7 @@ impl Listing<'_> {
         for name in siblings {
             // A copy of that run which is not whole is told as what it is. One of another id is a second attempt's.
             let held = backups.iter().filter(|backup| backup.stem.id.run() == run);
-            if held.flat_map(|backup| &backup.copies).any(|copy| copy.storage == name && copy.entry.has_manifest) {
+            if held.flat_map(|backup| &backup.copies).any(|copy| *copy.storage == *name && copy.entry.has_manifest) {
                 continue;
             }
             // It may have come since that storage was listed.
@@ -57,7 +57,7 @@ impl Listing<'_> {
     fn newest_of<'b>(&self, backups: &[&'b Backup], storages: &[&str]) -> Result<Option<Newest<'b>>> {
         let now = RunId::starting(self.cx.clock.now());
         for backup in backups.iter().rev().filter(|backup| backup.stem.id.run() <= now) {
-            for copy in backup.copies.iter().filter(|copy| storages.contains(&copy.storage.as_str())) {
+            for copy in backup.copies.iter().filter(|copy| storages.contains(&&*copy.storage)) {
                 if self.is_whole(copy)? {
                     return Ok(Some(Newest { backup, holder: &copy.storage }));
                 }

@@ -66,7 +66,7 @@ impl Listing<'_> {
     fn row_before<'a>(&self, row: &Row<'_>, backups: &[&'a Backup]) -> Result<Option<Row<'a>>> {
         for backup in backups.iter().rev().filter(|backup| backup.stem.id.run() < row.backup.stem.id.run()) {
             self.cx.cancel.check()?;
-            let before = Row { backup, unit: row.unit.clone(), copies: self.look(backup), verified: None };
+            let before = Row { backup, unit: row.unit.clone(), copies: self.look(&[backup]).remove(0), verified: None };
             if self.counts(&before) {
                 return Ok(Some(before));
             }
@@ -88,7 +88,7 @@ impl Listing<'_> {
                 Err(error) if error.kind() == Kind::Interrupted => return Err(error),
                 Err(error) => {
                     is_said = true;
-                    self.doubt(&row.unit, error.storage(&copy.storage).step("inventory"));
+                    self.doubt(&row.unit, error.storage(&*copy.storage).step("inventory"));
                 }
             }
         }

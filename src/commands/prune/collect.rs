@@ -26,10 +26,11 @@ impl Work<'_> {
         for entry in entries.iter().filter(|entry| !entry.has_manifest) {
             // The second look: a manifest that came since the listing makes it whole.
             let Seen::Incomplete { modified: Some(modified) } = self.look(entry) else { continue };
-            let bytes = entry.keys.iter().map(|key| self.store.storage.stat(key, self.cx).ok()?.and_then(|meta| meta.bytes));
+            let keys = entry.keys();
+            let bytes = keys.iter().map(|key| self.store.storage.stat(key, self.cx).ok()?.and_then(|meta| meta.bytes));
             let bytes = bytes.sum();
             self.collect_one(entry.stem.id, bytes, is_old(modified), |work| {
-                work.store.storage.delete(&entry.keys, work.cx).into_iter().collect()
+                work.store.storage.delete(&keys, work.cx).into_iter().collect()
             });
         }
         let escaped = self.escaped.clone();

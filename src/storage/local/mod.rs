@@ -9,10 +9,12 @@ mod walk;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
+use std::num::NonZero;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, OFlags, access, open};
 
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
@@ -44,17 +46,28 @@ impl Local {
         Self { root: path, mount }
     }
 
-    /// A key of another form, or one that a listing would pass over, is never written.
     fn place(&self, key: &Key) -> Result<Place> {
-        let parts: Vec<_> = key.as_str().split('/').collect();
-        match parts[..] {
-            [host, run, file] if !parts.iter().any(|part| part.starts_with('.')) => {
-                let host_dir = self.root.join(host);
-                let run_dir = host_dir.join(run);
-                Ok(Place { file: run_dir.join(file), host_dir, run_dir })
-            }
-            _ => Err(Error::new(Kind::Internal, format!("{key} is no key of the form HOST/RUN/FILE without leading dots"))),
-        }
+        let [host, run, file] = parts(key)?;
+        let host_dir = self.root.join(host);
+        let run_dir = host_dir.join(run);
+        Ok(Place { file: run_dir.join(file), host_dir, run_dir })
+    }
+
+    /// Looks at the place once, and then does this with each key: below the directory that was looked at, whatever is
+    /// mounted there meanwhile.
+    fn for_each<T>(&self, keys: &[Key], cx: &Context, one: impl Fn(BorrowedFd<'_>, &Key) -> Result<T>) -> Vec<Result<T>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = || open(&self.root, flags, Mode::empty()).map_err(|error| failed(error.into(), "can't look at", &self.root));
+        let root = match self.enter_for_object(cx).and_then(|()| root()) {
+            Ok(root) => root,
+            Err(error) => return keys.iter().map(|_| Err(error.copy())).collect(),
+        };
+        let checked = |key| {
+            cx.cancel.check()?;
+            parts(key)?;
+            one(root.as_fd(), key)
+        };
+        keys.iter().map(checked).collect()
     }
 
     fn check_mount(&self) -> Result<()> {
@@ -89,6 +102,17 @@ impl Local {
 
     fn parent(&self) -> &Path {
         self.root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+}
+
+/// Host, run and file. A key of another form, or one that a listing would pass over, is never written.
+fn parts(key: &Key) -> Result<[&str; 3]> {
+    let mut parts = key.as_str().split('/');
+    match [parts.next(), parts.next(), parts.next(), parts.next()] {
+        [Some(host), Some(run), Some(file), None] if ![host, run, file].iter().any(|part| part.starts_with('.')) => {
+            Ok([host, run, file])
+        }
+        _ => Err(Error::new(Kind::Internal, format!("{key} is no key of the form HOST/RUN/FILE without leading dots"))),
     }
 }
 
@@ -139,8 +163,19 @@ impl Storage for Local {
     }
 
     fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>> {
-        self.enter_for_object(cx)?;
-        read::stat(key, &self.place(key)?.file)
+        self.stat_many(std::slice::from_ref(key), cx).remove(0)
+    }
+
+    fn read_small(&self, keys: &[Key], most: u64, cx: &Context) -> Vec<Result<Vec<u8>>> {
+        self.for_each(keys, cx, |root, key| read::small(root, key, most, &|| self.root.join(key.as_str())))
+    }
+
+    fn at_once(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, NonZero::get)
+    }
+
+    fn stat_many(&self, keys: &[Key], cx: &Context) -> Vec<Result<Option<ObjectMeta>>> {
+        self.for_each(keys, cx, |root, key| read::stat(root, key, &|| self.root.join(key.as_str())))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()> {

@@ -76,7 +76,7 @@ impl LocalUpload {
     fn confirm(&self) -> Result<ObjectMeta> {
         files::sync_dir(&self.place.run_dir).map_err(|error| failed(error, "can't sync", &self.place.run_dir))?;
         let cannot = || Error::new(Kind::Storage, format!("{} is gone right after it was written", self.place.file.display()));
-        let meta = read::stat(&self.key, &self.place.file)?.ok_or_else(cannot)?;
+        let meta = read::stat_path(&self.key, &self.place.file)?.ok_or_else(cannot)?;
         match meta.bytes {
             Some(bytes) if bytes != self.written => Err(short(&self.place.file, bytes, self.written)),
             _ => Ok(meta),

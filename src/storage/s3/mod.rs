@@ -35,7 +35,10 @@ use crate::host::Context;
 use crate::names::Key;
 use crate::observe::Event;
 use crate::quantity::show_bytes;
-use crate::storage::{Features, Leftover, ObjectMeta, Storage, Upload};
+use crate::storage::{Features, Leftover, ObjectMeta, Storage, Upload, read_to_end};
+
+/// Small calls that are made at once: what they wait for is the way there.
+const CALLS_AT_ONCE: usize = 8;
 
 /// A bucket, or what stands below a prefix in it.
 pub struct S3 {
@@ -127,6 +130,22 @@ impl Storage for S3 {
             return Err(Error::new(Kind::Damaged, cause));
         }
         Ok(Box::new(read::S3Read::new(service, object, head, from, cx)))
+    }
+
+    fn read_small(&self, keys: &[Key], most: u64, cx: &Context) -> Vec<Result<Vec<u8>>> {
+        let one = |key| {
+            let object = self.object(key);
+            match self.run(cx, |service| async move { read::small(&service, &object, most).await })?.map_err(of_object)? {
+                Some(bytes) => Ok(bytes.into()),
+                // With all its looks and words: for what is absent or empty, and services that know no ranges.
+                None => read_to_end(self.read(key, 0, cx)?, key, most),
+            }
+        };
+        keys.iter().map(one).collect()
+    }
+
+    fn at_once(&self) -> usize {
+        CALLS_AT_ONCE
     }
 
     fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>> {

@@ -83,6 +83,25 @@ impl Read for S3Read {
     }
 }
 
+/// A small object's bytes, or the first `most` of them, in one call and without a look before. `None` where the answer is not
+/// plainly all of it: then [`S3Read`] finds out what it is.
+pub(super) async fn small(service: &Shared, object: &str, most: u64) -> Result<Option<Vec<u8>>, Failure> {
+    let call = Call::new(What::Get { first: 0, last: most.saturating_sub(1) }, object);
+    match service.client.ask(&call).await {
+        Ok(answer) => {
+            let (bytes, range) = (answer.body.len() as u64, answer.header("content-range"));
+            let is_whole = |range: &str| {
+                let of = range.strip_prefix(&format!("bytes 0-{}/", bytes.saturating_sub(1))).and_then(|of| of.parse().ok());
+                of.is_some_and(|of: u64| bytes == of.min(most))
+            };
+            let is_whole = answer.status == 206 && bytes > 0 && range.is_some_and(|range| is_whole(range.trim()));
+            Ok(is_whole.then_some(answer.body))
+        }
+        Err(failure) if failure.is_absent() || failure.status == Some(416) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// The bytes from `first` to `last`, all of them, in as many calls as it takes.
 async fn range(service: &Shared, object: &str, head: &Head, first: u64, last: u64) -> Result<Bytes, Failure> {
     let length = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
