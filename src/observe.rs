@@ -4,6 +4,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use tracing::{Span, dispatcher};
+
 use crate::names::UnitName;
 
 /// Something that happened on the way; the outcome at the end says it all again, as data.
@@ -90,4 +92,10 @@ impl Observer for Recording {
             events.push(event);
         }
     }
+}
+
+/// Has what another thread logs go where this one's lines go, and name the unit that this one is at work on.
+pub fn logged_here<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let (log, span) = (dispatcher::get_default(Clone::clone), Span::current());
+    move || dispatcher::with_default(&log, || span.in_scope(work))
 }

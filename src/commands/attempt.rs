@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::cancel::{Cancel, Reason};
 use crate::names::{Id, Key, ObjectName, Role, RunId, Stem, UnitName};
-use crate::observe::Event;
+use crate::observe::{Event, logged_here};
 use crate::source::{CaptureInfo, Inventory, Source};
 use crate::stage::digest::{Digested, Sha256Meter};
 use crate::stage::pipeline::{self, Passed};
@@ -234,14 +234,11 @@ impl Files {
 /// Commits every storage's upload, all at once: none waits for a slow sibling, nor hangs with one. In the lanes' order.
 fn commit_all(mut lanes: Vec<Lane<'_>>, files: &Files, artifact: &Digested, cx: &Context) -> Vec<(String, Result<()>)> {
     let Some(last) = lanes.pop() else { return Vec::new() };
-    // A log line of a thread goes where this one's do.
-    let log = &tracing::dispatcher::get_default(Clone::clone);
     std::thread::scope(|scope| {
         let mut begun = Vec::new();
         for lane in lanes {
             let name = lane.store.name().to_owned();
-            let commit_it = || commit(lane, files, artifact, cx);
-            begun.push((name, scope.spawn(move || tracing::dispatcher::with_default(log, commit_it))));
+            begun.push((name, scope.spawn(logged_here(|| commit(lane, files, artifact, cx)))));
         }
         let of_last = (last.store.name().to_owned(), commit(last, files, artifact, cx));
         let ended = begun.into_iter().map(|(name, thread)| {

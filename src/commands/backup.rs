@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::{files, lock};
 use crate::names::{Id, ObjectName, RunId, UnitName, prefix_of_run};
-use crate::observe::Event;
+use crate::observe::{Event, logged_here};
 use crate::outcome::{BackupItem, CopyItem, Items, Problem, PruneDecision, PruneItem, Severity, UnitStatus};
 use crate::plan::{self, Plan, PlannedUnit};
 use crate::quantity::{show_bytes, show_duration};
@@ -134,11 +134,9 @@ impl Work<'_> {
                 }
             }
         };
-        // A log line of a thread goes where this one's do.
-        let log = tracing::dispatcher::get_default(Clone::clone);
         std::thread::scope(|scope| {
             for _ in 1..self.config.parallel.get() {
-                scope.spawn(|| tracing::dispatcher::with_default(&log, work));
+                scope.spawn(logged_here(work));
             }
             work();
         });
@@ -196,6 +194,8 @@ impl Work<'_> {
             item.status = UnitStatus::Skipped;
             return (item, Vec::new());
         }
+        // At the level that no filter leaves out: what is logged below is of this unit, at whatever level.
+        let _of_this_unit = tracing::error_span!("backup", unit = unit.unit.as_str()).entered();
         let begun = Instant::now();
         self.cx.observer.event(Event::UnitStarted { unit: unit.unit.clone(), action: "backup", expected_bytes: None });
         let mut problems = Vec::new();

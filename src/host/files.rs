@@ -85,6 +85,30 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     Ok(open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
+/// What changes when a file is written to, or another takes its place: device, inode, bytes, and the times of its last changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileState {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// The state of a program's file, by links too; none where it is no ELF executable but a script, or can't be looked at.
+pub fn state_of_executable(path: &Path) -> Option<FileState> {
+    const ELF: [u8; 4] = *b"\x7fELF";
+    let mut file = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).map(File::from).ok()?;
+    let mut magic = [0; ELF.len()];
+    let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    file.read_exact(&mut magic).ok()?;
+    (magic == ELF).then(|| FileState {
+        file: (found.dev(), found.ino()),
+        bytes: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
+}
+
 /// Reads a whole file of a person's, of whatever kind it is: a pipe, too. One that is longer than any
 /// such file, as a device in its place is, is an error.
 pub fn read_short(path: &Path) -> io::Result<Vec<u8>> {

@@ -219,10 +219,10 @@ impl Journal {
 
     /// Takes these containers for ourselves, waiting for others of our kind that have them: so that none takes for one that did not run
     /// what another has stopped. By name, as a container that is made anew has another id, and a lock's file stays for ever.
-    pub fn claim(&self, engine: EngineKind, names: &[&str], cx: &Context) -> Result<Vec<Lock>> {
+    pub fn claim(&self, engine: EngineKind, names: &[&str], unit: &UnitName, cx: &Context) -> Result<Vec<Lock>> {
         self.claim_each(engine, names, |state, name, shown| match lock::take(state, name, None, cx) {
             Err(error) if error.kind() == Kind::Locked => {
-                let text = format!("waits for container {shown}: {}", error.cause());
+                let text = format!("{unit}: waits for container {shown}: {}", error.cause());
                 cx.observer.event(Event::Note { text });
                 lock::take(state, name, Some(Duration::MAX), cx)
             }

@@ -86,7 +86,7 @@ where
         .log_internal_errors(false)
         .with_timer(Timer(clock.clone()))
         .with_writer(move || out.clone());
-    if json { layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed() } else { layer.boxed() }
+    if json { layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed() } else { layer.boxed() }
 }
 
 struct Timer(Arc<dyn Clock>);

@@ -29,6 +29,8 @@ macro_rules! emit {
     ($level:expr, $fields:expr, $message:expr) => {
         tracing::event!(
             target: REPORT,
+            // They say it themselves.
+            parent: None,
             $level,
             unit = $fields.unit,
             storage = $fields.storage,

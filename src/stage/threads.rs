@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvError, SendError, Sender, channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Kind, Result, from_io};
+use crate::observe::logged_here;
 
 /// What goes from one thread to the next.
 pub(super) enum Message<T, E> {
@@ -78,10 +79,10 @@ pub(super) fn start<'scope, T: Send + 'scope>(
     over: &'scope AtomicBool,
     work: impl FnOnce() -> Ended<T> + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, Ended<T>>> {
-    let work = move || {
+    let work = logged_here(move || {
         let _set = SetOnDrop(over);
         work()
-    };
+    });
     let thread = Builder::new().name(name.to_owned()).spawn_scoped(scope, work);
     thread.map_err(|error| Error::new(Kind::Internal, "can't start a thread").source(error))
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{HOST, PASSWORD, SUPERUSER, quoted};
+use crate::support::cluster::{HOST, PASSWORD, SUPERUSER, binaries, quoted};
 use crate::support::tool::files_below;
 use crate::support::{Database, Ran, SHARED, Test, eventually, sample_database};
 
@@ -324,6 +324,20 @@ echo run >>{dir}/begun; while [ -d {dir} ] && [ $(wc -l <{dir}/begun) -lt 2 ]; d
     test.write("backup.yml", &format!("parallel: 2\n{config}"));
     let units: Vec<_> = items(&test.run(["backup", "--json"]).ok()).iter().map(|item| item["unit"].clone()).collect();
     assert_eq!(units, ["one", "two"]);
+}
+
+#[test]
+fn a_run_of_many_units_asks_each_program_for_its_version_once() {
+    let database = small_database();
+    let place = format!("    client_bin: '{}'\n", binaries().display());
+    let targets: Vec<String> = ["one", "two", "three"].map(|name| target(name, database.name(), &place)).into();
+    let traced = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", "calls"];
+    let test = configured(&[("local", "{storage}")], &targets).under(traced);
+    test.run(["backup"]).ok();
+    let calls = fs::read_to_string(test.path("calls")).unwrap();
+    let count = |words: &str| calls.lines().filter(|line| line.contains(words)).count();
+    // Beside that, a question and a dump for each unit.
+    assert_eq!(["\"--version\"", "ON_ERROR_STOP", "--format=plain"].map(count), [2, 3, 3], "{calls}");
 }
 
 // FIELD: "37 GB of memory", "20 GB of temporary files never deleted".

@@ -59,6 +59,7 @@ mod live_database;
 mod locks;
 mod messages;
 mod nasty;
+mod parallel;
 mod properties;
 mod prune;
 mod replace;

@@ -118,12 +118,14 @@ fn a_directory_that_can_not_be_written_says_what_to_set() {
 fn a_container_is_one_holds_at_a_time_and_another_waits_for_it() {
     let home = tempfile::tempdir().unwrap();
     let (cx, journal) = (Context::for_tests(), Journal::new(home.path()));
-    let claims = journal.claim(EngineKind::Docker, &["web", "db", "web"], &cx).unwrap();
+    let [unit, second] = ["first", "second"].map(UnitName::new);
+    let claims = journal.claim(EngineKind::Docker, &["web", "db", "web"], &unit, &cx).unwrap();
     assert_eq!(claims.len(), 2);
-    assert!(journal.claim(EngineKind::Podman, &["web"], &cx).is_ok());
+    assert!(journal.claim(EngineKind::Podman, &["web"], &unit, &cx).is_ok());
     assert_eq!(journal.claim_now(EngineKind::Docker, &["app", "db"], &cx).unwrap_err().kind(), Kind::Locked);
     let (other, waits) = (journal.clone(), cx.clone());
-    let waiting = std::thread::spawn(move || other.claim(EngineKind::Docker, &["db"], &waits).map(|claims| claims.len()));
+    let waiting =
+        std::thread::spawn(move || other.claim(EngineKind::Docker, &["db"], &second, &waits).map(|claims| claims.len()));
     drop(claims);
     assert_eq!(waiting.join().unwrap().unwrap(), 1);
 }

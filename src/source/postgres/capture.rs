@@ -17,6 +17,7 @@ use crate::host::Context;
 use crate::host::cancel::Cancel;
 use crate::host::engine::Stdin;
 use crate::host::process::{Child, Exit};
+use crate::names::UnitName;
 use crate::observe::Event;
 use crate::source::{Capture, CaptureInfo, Facts, Inventory};
 
@@ -84,12 +85,14 @@ pub(super) struct DumpCapture {
     /// Asks the same server, to end the dump's session.
     psql: Psql,
     cx: Context,
+    unit: UnitName,
     ended: bool,
 }
 
 impl DumpCapture {
     /// Starts pg_dump. Its session bears the application name of `psql`.
     pub(super) fn start(
+        unit: &UnitName,
         pg_dump: Client,
         psql: Psql,
         config: &model::Postgres,
@@ -110,7 +113,7 @@ impl DumpCapture {
         let program = pg_dump.program(Stdin::Leash, &variables).args([format.as_str(), "--no-password"]).args(uncompressed);
         let program = program.args(quote_all).args(options::arguments(&config.filter));
         let child = program.spawn_reader(cx)?;
-        Ok(Self { child, reading, bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), ended: false })
+        Ok(Self { child, reading, bytes: 0, facts, pg_dump, warnings, psql, cx: cx.clone(), unit: unit.clone(), ended: false })
     }
 
     /// What to do about an end that nothing is known of.
@@ -206,7 +209,7 @@ impl Drop for DumpCapture {
             tracing::debug!(%error, "the dump's session could not be ended");
             if error.kind() != Kind::Connection {
                 let text = format!("the server session of pg_dump may still be there: {error}");
-                self.cx.observer.event(Event::Warning { target: Some(self.facts.database.clone()), text });
+                self.cx.observer.event(Event::Warning { target: Some(self.unit.to_string()), text });
             }
         }
     }

@@ -215,7 +215,7 @@ impl Source for Postgres {
             return globals::capture(&maintenance(&Programs::look("psql", &site, cx)?, &psql, cx)?, &site, cx);
         }
         let (facts, psql, pg_dump, warnings) = self.source_of(psql, "pg_dump", cx)?;
-        Ok(Box::new(DumpCapture::start(pg_dump, psql, &self.config, facts, warnings, cx)?))
+        Ok(Box::new(DumpCapture::start(unit, pg_dump, psql, &self.config, facts, warnings, cx)?))
     }
 
     fn check(&self, landing: &Landing<'_>, cx: &Context) -> Result<Vec<String>> {

@@ -1,7 +1,9 @@
 //! Which of the client programs on this machine are used: those of the server's own major version, else
 //! the next newer, never an older one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::inside::Inside;
@@ -9,6 +11,7 @@ use super::site::{Site, Variables};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::host::engine::Stdin;
+use crate::host::files::{FileState, state_of_executable};
 use crate::host::process::{Program, find_programs};
 
 /// Where distributions keep the programs of each version, and what follows the version there.
@@ -19,6 +22,10 @@ const VERSIONED: [(&str, &str, &str); 3] =
 const DEBIAN_WRAPPER: &str = "pg_wrapper";
 /// A program that can't say its version in this time won't be waited for.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// What programs of this machine have said of their version, for as long as their files stay as they were: a run of many units asks
+/// each program once, and one that is replaced in the middle of it anew.
+static SAID: Mutex<BTreeMap<(PathBuf, FileState), Version>> = Mutex::new(BTreeMap::new());
 
 /// A version as `--version` says it: `15.18`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +63,25 @@ pub(super) struct Client {
 impl Client {
     /// One of this machine.
     pub(super) fn at(path: PathBuf, site: &Site, cx: &Context) -> Result<Self> {
+        // What a script starts may change without it: it has no such state.
+        let file = state_of_executable(&path).map(|state| (path.clone(), state));
+        let known = file.as_ref().and_then(|file| said().get(file).cloned());
+        let version = match known {
+            Some(known) => Some(known),
+            None => Self::ask_version(&path, cx)?,
+        };
+        if let (Some(file), Some(version)) = (file, &version) {
+            said().insert(file, version.clone());
+        }
+        Ok(Self { site: site.clone(), path, version })
+    }
+
+    fn ask_version(path: &Path, cx: &Context) -> Result<Option<Version>> {
         let limited = cx.with_cancel(cx.cancel.child(Some(VERSION_LIMIT))?);
-        let said = Program::new(&path).arg("--version").env("LC_ALL", "C").output(b"", &limited);
+        let said = Program::new(path).arg("--version").env("LC_ALL", "C").output(b"", &limited);
         cx.cancel.check()?;
         let said = said.ok().filter(|said| said.exit.is_success());
-        let version = said.and_then(|said| Version::parse(String::from_utf8_lossy(&said.stdout).lines().next()?));
-        Ok(Self { site: site.clone(), path, version })
+        Ok(said.and_then(|said| Version::parse(String::from_utf8_lossy(&said.stdout).lines().next()?)))
     }
 
     /// It, to be given arguments, with these variables and no other that libpq reads.
@@ -117,6 +137,10 @@ impl Client {
             Site::Inside(_) => what,
         })
     }
+}
+
+fn said() -> MutexGuard<'static, BTreeMap<(PathBuf, FileState), Version>> {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The packages of a version's client programs, for a person.
@@ -253,6 +277,31 @@ mod tests {
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_program_that_is_replaced_is_asked_anew_and_a_script_always() {
+        let home = tempfile::tempdir().unwrap();
+        let cx = Context::for_tests();
+        let path = home.path().join("program");
+        let version = || Client::at(path.clone(), &Site::Host(None), &cx).unwrap().version_text();
+        let replace_by = |other: &str| {
+            let _ = std::fs::remove_file(&path);
+            // Copied by a program: a file that we had open for writing could not be run at once.
+            assert!(Program::new("cp").arg(other).arg(&path).output(b"", &cx).unwrap().exit.is_success());
+        };
+        replace_by("/bin/ls");
+        let first = version();
+        assert!(first.is_some() && version() == first);
+        replace_by("/bin/bash");
+        assert!(version().is_some_and(|other| Some(other) != first));
+        for said in ["15.1", "15.2"] {
+            let script =
+                format!("printf '#!/bin/sh\\necho psql {said}\\n' >{0}/said && chmod 755 {0}/said", home.path().display());
+            assert!(Program::new("sh").args(["-c", &script]).output(b"", &cx).unwrap().exit.is_success());
+            let script = Client::at(home.path().join("said"), &Site::Host(None), &cx).unwrap();
+            assert_eq!(script.version_text().as_deref(), Some(said));
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Hold<'_> {
         let journal = Journal::new(self.state_dir);
         let (found, claims) = loop {
             let Some(found) = self.find(cx)? else { return Ok(Beginning { held: None, warning: self.of_none() }) };
-            let claims = journal.claim(found.engine.kind(), &names(&found.containers), cx)?;
+            let claims = journal.claim(found.engine.kind(), &names(&found.containers), self.unit, cx)?;
             self.inherit(&journal, &found, cx)?;
             // Who had them has let go of them by now, so that what runs is seen; and others may have come.
             match self.find(cx)? {

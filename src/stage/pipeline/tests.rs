@@ -432,3 +432,29 @@ fn what_stock_tools_write_is_read_too() {
         assert!(unpacked(kind, &artifact, &expected).unwrap() == content, "{kind:?}");
     }
 }
+
+#[test]
+fn an_output_that_stands_still_holds_no_other_pipeline_up() {
+    // One thread compresses for all.
+    let pool = Pool::new(NonZeroUsize::MIN).unwrap();
+    let (go, waits) = channel::<()>();
+    let content = compressible(12 * MIB);
+    thread::scope(|scope| {
+        let (pool, content) = (&pool, &content);
+        let stuck = scope.spawn(move || {
+            let mut output = WriteBy(move |bytes: &[u8]| {
+                // Until the sender is gone.
+                let _ = waits.recv();
+                Ok(bytes.len())
+            });
+            pack(&mut &content[..], Compression::Gzip(6), pool, &mut output, SILENT).unwrap()
+        });
+        for kind in [Compression::None, Compression::Zstd(3), Compression::Gzip(6)] {
+            let passed = pack(&mut &content[..], kind, pool, &mut io::sink(), SILENT).unwrap();
+            assert_eq!(passed.content, digested(content), "{kind:?}");
+        }
+        assert!(!stuck.is_finished());
+        drop(go);
+        assert_eq!(stuck.join().unwrap().content, digested(content));
+    });
+}
