@@ -136,7 +136,7 @@ impl Storage for S3 {
         let one = |key| {
             let object = self.object(key);
             match self.run(cx, |service| async move { read::small(&service, &object, most).await })?.map_err(of_object)? {
-                Some(bytes) => Ok(bytes.into()),
+                Some(bytes) => Ok(bytes),
                 // With all its looks and words: for what is absent or empty, and services that know no ranges.
                 None => read_to_end(self.read(key, 0, cx)?, key, most),
             }
