@@ -37,12 +37,12 @@ pub fn merge(listings: Vec<(String, Vec<Entry>)>) -> Vec<Backup> {
     all.sort_by(|a, b| a.entry.order().cmp(&b.entry.order()));
     let mut backups: Vec<Backup> = Vec::with_capacity(all.len());
     for copy in all {
-        match backups.last_mut().filter(|last| (&last.host, &last.stem) == (&copy.entry.host, &copy.entry.stem)) {
-            Some(last) => last.copies.push(copy),
-            None => {
-                let (host, stem) = (copy.entry.host.clone(), copy.entry.stem.clone());
-                backups.push(Backup { host, stem, copies: vec![copy] });
-            }
+        let is_same = |last: &&mut Backup| (&last.host, &last.stem) == (&copy.entry.host, &copy.entry.stem);
+        if let Some(last) = backups.last_mut().filter(is_same) {
+            last.copies.push(copy);
+        } else {
+            let (host, stem) = (copy.entry.host.clone(), copy.entry.stem.clone());
+            backups.push(Backup { host, stem, copies: vec![copy] });
         }
     }
     backups

@@ -111,17 +111,19 @@ fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context
     let asked = promised.iter().flatten().flatten().filter(|promise| listed(promise).is_none());
     let asked: Vec<Key> = asked.map(|promise| promise.artifact.clone()).collect();
     let mut found = storage.stat_many(&asked, cx).into_iter();
-    let mut seen = |entry: &Entry, key: &Key, promise: Result<Option<Promise>>| {
+    let mut seen = |entry: &Entry, key: &Key, promise: Result<Option<Promise>>| -> Result<Seen> {
         let Some(promise) = promise? else { return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }) };
         let there = match listed(&promise) {
-            Some(bytes) => Some(Some(bytes)),
-            None => found.next().transpose()?.flatten().map(|meta| meta.bytes),
+            Some(bytes) => Some(bytes),
+            None => {
+                found.next().transpose()?.flatten().map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
+            }
         };
         // A manifest goes first when a backup is deleted, which may be just now.
         if there.is_none() && storage.stat(key, cx)?.is_none() {
             return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? });
         }
-        judge(entry, promise, there)
+        Ok(judge(entry, promise, there))
     };
     let all = entries.iter().zip(&manifests).zip(promised);
     let all = all.map(|((entry, key), promise)| match seen(entry, key, promise) {
@@ -157,17 +159,14 @@ fn promise(entry: &Entry, key: &Key, read: Result<Vec<u8>>) -> Result<Option<Pro
 }
 
 /// `there`: none where the artifact is missing, else its size.
-fn judge(entry: &Entry, promise: Promise, there: Option<Option<u64>>) -> Result<Seen> {
+fn judge(entry: &Entry, promise: Promise, there: Option<u64>) -> Seen {
     let Promise { manifest, artifact, .. } = promise;
     let fault = match there {
         None => Some(format!("{artifact} is missing")),
-        Some(Some(bytes)) if bytes != manifest.artifact.bytes => {
-            Some(wrong_size(artifact.as_str(), bytes, manifest.artifact.bytes))
-        }
-        Some(None) => return Err(Error::new(Kind::Internal, format!("the storage gives no size of {artifact}"))),
-        Some(Some(_)) => proven_bad(entry).map(|cause| format!("{artifact}: {cause}")),
+        Some(bytes) if bytes != manifest.artifact.bytes => Some(wrong_size(artifact.as_str(), bytes, manifest.artifact.bytes)),
+        Some(_) => proven_bad(entry).map(|cause| format!("{artifact}: {cause}")),
     };
-    Ok(match fault {
+    match fault {
         Some(cause) => Seen::Damaged(
             manifest,
             Error::new(Kind::Damaged, cause)
@@ -175,7 +174,11 @@ fn judge(entry: &Entry, promise: Promise, there: Option<Option<u64>>) -> Result<
         ),
         None if entry.suspect && !entry.accepted => Seen::Suspicious(manifest),
         None => Seen::Whole(manifest),
-    })
+    }
+}
+
+fn unsized_object(key: &Key) -> Error {
+    Error::new(Kind::Internal, format!("the storage gives no size of {key}"))
 }
 
 /// The same failure, naming the object; its hint stays where it has one.

@@ -66,13 +66,12 @@ impl Collected {
         if !self.entries.last().is_some_and(is_of_run) {
             self.of_run.clear();
         }
-        let at = match self.of_run.get(&stem) {
-            Some(at) => *at,
-            None => {
-                self.entries.push(Entry::without_objects(host, stem.clone()));
-                self.of_run.insert(stem, self.entries.len() - 1);
-                self.entries.len() - 1
-            }
+        let at = if let Some(at) = self.of_run.get(&stem) {
+            *at
+        } else {
+            self.entries.push(Entry::without_objects(host, stem.clone()));
+            self.of_run.insert(stem, self.entries.len() - 1);
+            self.entries.len() - 1
         };
         self.entries[at].add(role, bytes);
     }

@@ -14,13 +14,16 @@ use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Policy, Target};
 use crate::error::{Error, Result};
 use crate::host::{Context, lock};
-use crate::names::{Escaped, Id, ObjectName, Role, UnitName};
+use crate::names::{Escaped, Id, Key, ObjectName, Role, UnitName};
 use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
 use crate::plan::{self, Names};
 use crate::retention::{self, Decision};
 use crate::storage::Leftover;
 
 pub use by_id::Action;
+
+/// Backups that are deleted together: few enough that little is left half deleted by an end in the middle.
+const BATCH: usize = 100;
 
 /// `prune`'s options.
 #[derive(Debug, Clone, Default)]
@@ -235,6 +238,7 @@ impl<'a> Work<'a> {
         let looked = self.look_at(&entries);
         let weighed: Vec<_> = looked.iter().map(|looked| looked.weighed).collect();
         let mut decisions = self.decide(&weighed).into_iter().peekable();
+        let mut going: Vec<(usize, &Entry)> = Vec::new();
         // Both are in the order of their ids; of one that is there twice there is one decision.
         for (entry, looked) in entries.into_iter().zip(looked) {
             if let Some(error) = &looked.unknown {
@@ -245,10 +249,16 @@ impl<'a> Work<'a> {
             let mut item = self.item(entry.stem.id, decision.is_delete());
             item.bytes = looked.bytes;
             item.reasons = decision.reasons().iter().map(ToString::to_string).collect();
-            if decision.is_delete() {
-                self.delete_by_policy(entry, &mut item);
+            if decision.is_delete() && !self.store.config.prune {
+                keep(&mut item, "the storage has prune: false");
+            } else if decision.is_delete() {
+                going.push((self.items.len(), entry));
             }
             self.items.push(item);
+        }
+        // What the listing says of pins is enough to be shown.
+        if !self.dry_run {
+            going.chunks(BATCH).for_each(|some| self.delete_by_policy(some));
         }
     }
 
@@ -273,24 +283,24 @@ impl<'a> Work<'a> {
         catalog::look_all(storage, entries, sizes, self.cx, &take)
     }
 
-    fn delete_by_policy(&mut self, entry: &Entry, item: &mut PruneItem) {
-        let mut keep = |reason: &str| {
-            item.decision = PruneDecision::Keep;
-            item.reasons = vec![reason.to_owned()];
-        };
-        if !self.store.config.prune {
-            return keep("the storage has prune: false");
+    /// Deletes these, each with the place of its item.
+    fn delete_by_policy(&mut self, going: &[(usize, &Entry)]) {
+        // Another machine may have pinned one a moment ago.
+        let pins: Vec<Key> = going.iter().map(|(_, entry)| entry.object(Role::Pin).key()).collect();
+        let mut going_still = Vec::new();
+        for ((at, entry), pin) in going.iter().zip(self.store.storage.stat_many(&pins, self.cx)) {
+            match pin {
+                Ok(Some(_)) => keep(&mut self.items[*at], "pinned"),
+                Ok(None) => going_still.push((*at, *entry)),
+                Err(error) => self.failed(error),
+            }
         }
-        // Another machine may have pinned it a moment ago.
-        let done = match self.store.storage.stat(&entry.object(Role::Pin).key(), self.cx) {
-            Ok(Some(_)) => return keep("pinned"),
-            Ok(None) if self.dry_run => return,
-            Ok(None) => delete(self.store, entry, self.cx),
-            Err(error) => Err(error),
-        };
-        item.done = done.is_ok();
-        if let Err(error) = done {
-            self.failed(error);
+        let (places, entries): (Vec<usize>, Vec<&Entry>) = going_still.into_iter().unzip();
+        for (at, outcome) in places.into_iter().zip(delete(self.store, &entries, self.cx)) {
+            self.items[at].done = outcome.is_ok();
+            if let Err(error) = outcome {
+                self.failed(error);
+            }
         }
     }
 
@@ -349,13 +359,29 @@ fn weigh(entry: &Entry, seen: Option<&Seen>) -> retention::Entry {
     retention::Entry { id: entry.stem.id, state, pinned: entry.pinned }
 }
 
-/// Deletes a backup: its manifest first, so that what is left of it is never listed; and nothing else
-/// when that one stays.
-fn delete(store: &Store<'_>, entry: &Entry, cx: &Context) -> Result<()> {
-    let manifest = entry.object(Role::Manifest).key();
-    let (first, rest): (Vec<_>, Vec<_>) = entry.keys().into_iter().partition(|key| *key == manifest);
-    for outcome in store.storage.delete(&first, cx) {
-        outcome?;
-    }
-    store.storage.delete(&rest, cx).into_iter().collect()
+fn keep(item: &mut PruneItem, reason: &str) {
+    item.decision = PruneDecision::Keep;
+    item.reasons = vec![reason.to_owned()];
+}
+
+/// Deletes backups; each one's own outcome. Their manifests go first, so that what is left of them is never listed; of one
+/// whose manifest stays, nothing else goes.
+fn delete(store: &Store<'_>, entries: &[&Entry], cx: &Context) -> Vec<Result<()>> {
+    let storage = &store.storage;
+    let with_manifest = entries.iter().filter(|entry| entry.has_manifest);
+    let manifests: Vec<Key> = with_manifest.map(|entry| entry.object(Role::Manifest).key()).collect();
+    let mut gone = storage.delete(&manifests, cx).into_iter();
+    let gone = entries.iter().map(|entry| if entry.has_manifest { gone.next().unwrap_or(Ok(())) } else { Ok(()) });
+    let gone: Vec<Result<()>> = gone.collect();
+    let rest = |entry: &Entry| entry.keys().into_iter().skip(usize::from(entry.has_manifest));
+    let going = entries.iter().zip(&gone).filter(|(_, gone)| gone.is_ok());
+    let keys: Vec<Key> = going.flat_map(|(entry, _)| rest(entry)).collect();
+    let mut outcomes = storage.delete(&keys, cx).into_iter();
+    let own = |(entry, gone): (&&Entry, Result<()>)| {
+        gone?;
+        // To the last, as each has taken its place.
+        let own: Vec<Result<()>> = outcomes.by_ref().take(rest(entry).count()).collect();
+        own.into_iter().collect()
+    };
+    entries.iter().zip(gone).map(own).collect()
 }

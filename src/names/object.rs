@@ -166,13 +166,12 @@ impl NameReader {
             return None;
         }
         let unit = &file[..at];
-        let unit = match self.units.get(unit) {
-            Some(known) => known.clone(),
-            None => {
-                let unit = Escaped::parse(unit)?;
-                self.units.insert(unit.clone());
-                unit
-            }
+        let unit = if let Some(known) = self.units.get(unit) {
+            known.clone()
+        } else {
+            let unit = Escaped::parse(unit)?;
+            self.units.insert(unit.clone());
+            unit
         };
         Some(ObjectName { host: host.clone(), stem: Stem { unit, id }, role })
     }
@@ -214,11 +213,12 @@ impl FromStr for Key {
             if part.is_empty() || part == "." || part == ".." {
                 return Err(NameError(format!("{text:?} is no key: {part:?} can't be a part of one")));
             }
-            let control = |part: &str| match part.is_ascii() {
-                true => part.bytes().any(|byte| byte.is_ascii_control()),
-                false => part.chars().any(char::is_control),
+            let control = if part.is_ascii() {
+                part.bytes().any(|byte| byte.is_ascii_control())
+            } else {
+                part.chars().any(char::is_control)
             };
-            if part.len() > 255 || control(part) {
+            if part.len() > 255 || control {
                 return Err(NameError(format!("{text:?} is no key: a part is too long or holds a control character")));
             }
         }

@@ -49,10 +49,11 @@ type Held<'b> = BTreeMap<UnitName, Vec<&'b Backup>>;
 pub(super) fn subjects<'c>(config: &'c Config, options: &Options, stores: &[Store<'_>], cx: &Context) -> Result<Selected<'c>> {
     let names = Names::new(&options.patterns)?;
     let host = named_host(options.host.as_deref())?;
-    let (mut backups, mut lost) = scan(stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
+    let Scanned { mut backups, mut lost, listed } = scan(stores, Some(&host.as_ref().unwrap_or(&config.host).escaped()), cx)?;
     if backups.is_empty() && host.is_none() {
-        // After a disaster the new machine has another name.
-        (backups, lost) = scan(stores, None, cx)?;
+        // After a disaster the new machine has another name. One that has just failed would take as long again, for nothing.
+        let others = scan(&listed, None, cx)?;
+        (backups, lost) = (others.backups, lost.or(others.lost));
     }
     let held: Held<'_> = UnitNames::new(config).group(&backups, stores, cx);
     let known: Vec<UnitName> = held.keys().cloned().collect();
@@ -90,18 +91,29 @@ fn meant(target: &Target, mut units: Vec<UnitName>, held: &Held<'_>, names: &Nam
     units
 }
 
+struct Scanned<'a> {
+    backups: Vec<Backup>,
+    /// Why the first that could not be listed was not.
+    lost: Option<Error>,
+    /// Those that could be.
+    listed: Vec<Store<'a>>,
+}
+
 /// All that the storages hold of a host, or of all. One that can't be listed is the failure of those units
 /// that need it, and of nothing else: its error comes back.
-fn scan(stores: &[Store<'_>], host: Option<&Escaped>, cx: &Context) -> Result<(Vec<Backup>, Option<Error>)> {
-    let (mut listings, mut lost) = (Vec::new(), None);
+fn scan<'a>(stores: &[Store<'a>], host: Option<&Escaped>, cx: &Context) -> Result<Scanned<'a>> {
+    let (mut listings, mut lost, mut listed) = (Vec::new(), None, Vec::new());
     for store in stores {
         match store.scan(host, cx) {
-            Ok(entries) => listings.push((store.name().to_owned(), entries)),
+            Ok(entries) => {
+                listings.push((store.name().to_owned(), entries));
+                listed.push(store.clone());
+            }
             Err(error) => lost = lost.or(Some(error)),
         }
         cx.cancel.check()?;
     }
-    Ok((backups::merge(listings), lost))
+    Ok(Scanned { backups: backups::merge(listings), lost, listed })
 }
 
 /// Where a target's drills restore to, for a person.

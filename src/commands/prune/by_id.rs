@@ -95,6 +95,6 @@ fn act(store: &Store<'_>, entry: &Entry, action: Action, dry_run: bool, cx: &Con
         Action::Pin if entry.pinned => Ok(()),
         Action::Pin => store.storage.put_new(&pin, MARK, cx).map(drop),
         Action::Unpin => store.storage.delete(&[pin], cx).into_iter().collect(),
-        Action::Delete => delete(store, entry, cx),
+        Action::Delete => delete(store, &[entry], cx).into_iter().collect(),
     }
 }

@@ -42,9 +42,8 @@ pub(super) fn leftovers(root: &Path, each: &mut dyn FnMut(Leftover) -> Result<()
         };
         let found = match stat_of(file.dir, file.name) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => found,
-            Ok(_) => return Ok(()),
-            // It was committed or removed meanwhile.
-            Err(Errno::NOENT) => return Ok(()),
+            // None of ours, or it was committed or removed meanwhile.
+            Ok(_) | Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(failed(error.into(), "can't look at", &root.join(file.text))),
         };
         // A time that no calendar has is taken for one to come: that keeps the file.

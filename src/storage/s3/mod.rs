@@ -26,8 +26,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use self::failure::Failure;
 use self::objects::{BATCH, Cursor, of_object};
-use self::runtime::block;
-use self::service::Shared;
+use self::runtime::{Task, block};
+use self::service::{Head, Shared};
 use self::sizing::Parts;
 use crate::config::model::S3Settings;
 use crate::error::{Error, Kind, Result};
@@ -136,7 +136,7 @@ impl Storage for S3 {
         let one = |key| {
             let object = self.object(key);
             match self.run(cx, |service| async move { read::small(&service, &object, most).await })?.map_err(of_object)? {
-                Some(bytes) => Ok(bytes.into()),
+                Some(bytes) => Ok(bytes),
                 // With all its looks and words: for what is absent or empty, and services that know no ranges.
                 None => read_to_end(self.read(key, 0, cx)?, key, most),
             }
@@ -149,9 +149,24 @@ impl Storage for S3 {
     }
 
     fn stat(&self, key: &Key, cx: &Context) -> Result<Option<ObjectMeta>> {
-        let object = self.object(key);
-        let head = self.run(cx, |service| async move { service.stat(&object).await })?.map_err(of_object)?;
-        Ok(head.map(|head| ObjectMeta { key: key.clone(), bytes: Some(head.bytes), modified: head.modified }))
+        self.stat_many(std::slice::from_ref(key), cx).remove(0)
+    }
+
+    fn stat_many(&self, keys: &[Key], cx: &Context) -> Vec<Result<Option<ObjectMeta>>> {
+        let start = |key| {
+            let (service, object) = (self.service(cx)?, self.object(key));
+            Task::start(async move { service.stat(&object).await })
+        };
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for some in keys.chunks(CALLS_AT_ONCE) {
+            let asked: Vec<_> = some.iter().map(start).collect();
+            for (key, task) in some.iter().zip(asked) {
+                let head = task.and_then(|task| task.wait(&cx.cancel)?.map_err(of_object));
+                let meta = |head: Head| ObjectMeta { key: key.clone(), bytes: Some(head.bytes), modified: head.modified };
+                outcomes.push(head.map(|head| head.map(meta)));
+            }
+        }
+        outcomes
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()> {
