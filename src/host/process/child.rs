@@ -282,20 +282,19 @@ impl Child {
             Some(left) => Some(left),
             None => self.group.is_unpollable().then_some(LOOK),
         };
-        let mut fds = Vec::with_capacity(4);
-        let mut add = |fd, flags| fds.push(PollFd::from_borrowed_fd(fd, flags));
-        if let (Until::Moved, Some(stdin)) = (wanted, &self.stdin) {
-            add(stdin.as_fd(), PollFlags::OUT);
-        }
-        for pipe in [&self.stdout, &self.stderr].into_iter().flatten() {
-            add(pipe.as_fd(), PollFlags::IN);
-        }
-        if let Some(end) = self.group.end() {
-            add(end, PollFlags::IN);
-        }
+        let stdin = self.stdin.as_ref().filter(|_| wanted == Until::Moved).map(AsFd::as_fd);
+        let [stdout, stderr] = [&self.stdout, &self.stderr].map(|pipe| pipe.as_ref().map(AsFd::as_fd));
+        let watched = [stdin, stdout, stderr, self.group.end()];
+        let flags = [PollFlags::OUT, PollFlags::IN, PollFlags::IN, PollFlags::IN];
+        let fds = watched.iter().zip(flags).filter_map(|(fd, flags)| Some(PollFd::from_borrowed_fd((*fd)?, flags)));
+        let mut fds: Vec<_> = fds.collect();
         self.cancel.poll(&mut fds, limit)?;
-        self.drain_unread();
-        if self.group.has_ended() && self.held_until.is_none() {
+        let mut polled = fds.iter().map(|fd| !fd.revents().is_empty());
+        // A system call for each of the others, every time, would be as many as the data's own.
+        let [_, stdout, stderr, end] = watched.map(|fd| fd.is_some() && polled.next() == Some(true));
+        self.drain_unread(stdout, stderr);
+        let may_have_ended = end || self.group.end().is_none();
+        if may_have_ended && self.group.has_ended() && self.held_until.is_none() {
             self.held_until = Some(Instant::now() + self.hold_grace);
         }
         Ok(())
@@ -318,13 +317,13 @@ impl Child {
         }
     }
 
-    fn drain_unread(&mut self) {
-        if let Some(stderr) = &self.stderr
+    fn drain_unread(&mut self, stdout_is_ready: bool, stderr_is_ready: bool) {
+        if let (true, Some(stderr)) = (stderr_is_ready, &self.stderr)
             && drain(stderr, |bytes| self.said.push(bytes)) == Drained::ToItsEnd
         {
             self.stderr = None;
         }
-        if let (true, Some(stdout)) = (self.collects, &self.stdout)
+        if let (true, Some(stdout)) = (self.collects && stdout_is_ready, &self.stdout)
             && drain(stdout, |bytes| self.collected.push(bytes)) == Drained::ToItsEnd
         {
             self.stdout = None;
@@ -333,7 +332,7 @@ impl Child {
 
     /// After its end: all that it wrote itself is in the pipes by now.
     fn finish(&mut self) -> Result<Finished> {
-        self.drain_unread();
+        self.drain_unread(true, true);
         let exit = self.group.reap()?;
         (self.stdout, self.stderr) = (None, None);
         if let Some(lines) = &mut self.said.heard {
