@@ -236,6 +236,10 @@ impl<'a> Work<'a> {
     fn apply(&mut self, entries: &[Entry]) {
         let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.has_manifest).collect();
         let looked = self.look_at(&entries);
+        // What was interrupted says nothing of a backup.
+        if let Err(error) = self.cx.cancel.check() {
+            return self.failed(error);
+        }
         let weighed: Vec<_> = looked.iter().map(|looked| looked.weighed).collect();
         let mut decisions = self.decide(&weighed).into_iter().peekable();
         let mut going: Vec<(usize, &Entry)> = Vec::new();
