@@ -97,8 +97,11 @@ fn an_ordinary_user_has_a_temporary_server_too_and_kill_9_leaves_none() {
     let config = fs::read_to_string(test.path("backup.yml")).unwrap();
     fs::write(test.path("backup.yml"), format!("{config}    {ENDLESS}\n")).unwrap();
     let begin = || {
-        let running = test.spawn(DRILL);
-        eventually("the server is asked", || processes_in(&tmp).iter().any(|(_, name)| name == "postgres") && asks(&tmp));
+        let mut running = test.spawn(DRILL);
+        eventually("the server is asked", || {
+            assert!(running.is_running(), "{}", running.stderr_so_far());
+            processes_in(&tmp).iter().any(|(_, name)| name == "postgres") && asks(&tmp)
+        });
         running
     };
     begin().kill(Signal::KILL);

@@ -243,7 +243,7 @@ fn where_nothing_can_go_no_manifest_is_read_and_a_dry_run_says_what_is_done() {
     for arguments in [&["prune", "--json", "--dry-run"][..], &["prune", "--json"]] {
         let ran = test.run_at(NOW, arguments).fails(3).says("nothing is pruned here: ");
         kept(&ran, "-aaa2", "keep: unknown: what can't be read is never deleted");
-        kept(&ran, "-aaa1", "keep: pruning is stopped: 20260607_030000Z-aaa2 is unknown");
+        kept(&ran, "-aaa1", "keep: one of the 5 newest; pruning is stopped: 20260607_030000Z-aaa2 is unknown");
     }
     assert_eq!(left(&test.storage()), "aaa1 aaa2 aaa3 aaa4 aaa5 aaa6");
 }

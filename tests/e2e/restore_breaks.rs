@@ -131,6 +131,25 @@ fn a_server_that_crashes_and_comes_back_has_no_scratch_database() {
 }
 
 #[test]
+fn a_restore_that_is_done_outlives_a_crash_of_a_server_that_commits_asynchronously() {
+    let cluster = Cluster::start_with(&["synchronous_commit=off"]);
+    let database = cluster.create_database();
+    database.psql("CREATE TABLE t AS SELECT 1 AS i");
+    let test = backed_up(&database, "gzip");
+    let pid = cluster.psql("postgres", "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+    let wal_writer = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    // It would bring what was committed to the disk a little later.
+    kill_process(wal_writer, Signal::STOP).unwrap();
+    test.run(["restore", "app", "--to-database", "outlives"]).ok();
+    kill_process(wal_writer, Signal::KILL).unwrap();
+    // The shared memory goes with it, and the log that was in there alone.
+    eventually("the crash is seen", || cluster.log().contains("terminating any other active server processes"));
+    eventually("the server is back", || cluster.try_psql("postgres", "SELECT 1").status.success());
+    assert_eq!(databases_of(&cluster, "outlives"), ["outlives"]);
+    assert_eq!(cluster.psql("outlives", "SELECT i FROM t"), "1");
+}
+
+#[test]
 fn a_signal_during_the_load_leaves_nothing() {
     for (signal, code, name) in
         [(Signal::TERM, 143, "signalled_term"), (Signal::INT, 130, "signalled_int"), (Signal::HUP, 129, "signalled_hup")]

@@ -155,9 +155,12 @@ fn each_permission_that_lacks_is_named() {
     error: app: storage offsite: can't read web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)
       hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
     == Head: exit 1
-    error: app: storage offsite: can't look at web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
+    ID                     UNIT  AGE      SIZE  STORAGES  STATE  PROVEN  LABEL
+    ID  app    TIME  11.1 MiB  offsite   whole       -
+    ID  app    TIME  11.1 MiB  offsite   whole       -
+    error: app: storage offsite: read: can't look at web1/ID/app_ID.sql in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
       hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
-    error: app: storage offsite: can't look at web1/ID/app_ID.manifest.json in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
+    error: app: storage offsite: read: can't look at web1/ID/app_ID.sql in bucket BUCKET at http://HOST:PORT: the service answered HTTP 403
       hint: give the key the permission s3:GetObject (and s3:ListBucket, without which an absent object is forbidden too) on the bucket BUCKET, or check which key it is
     == Delete: exit 1
     error: app: storage offsite: can't delete web1/ID/app_ID.manifest.json from bucket BUCKET at http://HOST:PORT: AccessDenied: Injected. (HTTP 403)

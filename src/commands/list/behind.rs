@@ -24,6 +24,10 @@ impl Listing<'_> {
         let target = plan::target_of(self.config, unit).filter(|target| target.enabled);
         let Some(target) = target.filter(|_| self.sees_all()) else { return Ok(()) };
         let siblings: Vec<&str> = target.storages.iter().map(String::as_str).filter(|name| self.is_listed(name)).collect();
+        // One alone is behind nobody.
+        if siblings.len() < 2 {
+            return Ok(());
+        }
         let Some(newest) = self.newest_of(backups, &siblings)? else { return Ok(()) };
         let run = newest.backup.stem.id.run();
         let mut problems = Vec::new();

@@ -24,6 +24,12 @@ pub(super) const MARK: &str = "db-backup-tools scratch database";
 /// How the comment of every database begins that made room for a restored one.
 pub(super) const FORMER_MARK: &str = "db-backup-tools former database";
 
+/// Has this transaction's commit wait until the log is on disk, and so all before it, as the log is written in order: with
+/// `synchronous_commit` off (a role's setting, or `PGOPTIONS`) a crash of the server could undo a restore that is done.
+/// Source: PostgreSQL documentation, "Asynchronous Commit".
+const FLUSHED: &str =
+    "SELECT set_config('synchronous_commit', 'local', true) WHERE current_setting('synchronous_commit') = 'off';\n";
+
 /// How long a server that is gone may take to come back, for its scratch database to be dropped.
 const COMES_BACK: Duration = Duration::from_secs(10);
 
@@ -115,7 +121,7 @@ impl Scratch {
     ) -> Result<()> {
         let (scratch, name) = (quote_identifier(&self.name), quote_identifier(wanted));
         let sql = format!(
-            "BEGIN;\n{make_room}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
+            "BEGIN;\n{FLUSHED}{make_room}{}ALTER DATABASE {scratch} RENAME TO {name};\nCOMMIT;",
             properties::at_publication(&self.name, properties, &self.deferred)
         );
         let doing = format!("giving the restored database its name {wanted}");
