@@ -81,7 +81,7 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
             }
         };
         let target = plan::target_of(config, unit);
-        for listing in &listed {
+        for listing in listed.iter().take_while(|_| !is_interrupted(cx)) {
             let store = listing.store;
             // Without a target there is no policy but the storage's own.
             let policy = target.map_or(store.config.retention.unwrap_or_default(), |target| *target.policy_in(store.config));
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
             entries = &anew;
         }
         self.apply(entries);
-        if self.store.config.prune {
+        if self.store.config.prune && !is_interrupted(self.cx) {
             self.collect(entries, &listed.leftovers, timeout);
         }
     }

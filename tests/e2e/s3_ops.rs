@@ -118,7 +118,7 @@ fn a_look_at_many_that_is_interrupted_says_nothing_of_any() {
         let test = test(&bucket.through(&proxy).yaml(), &[], ", retention: { keep_last: 3 }");
         for command in [&["list", "app"][..], &["prune", "app"], &["prune", "app", "--dry-run"]] {
             proxy.fail_always(Kind::Get, 1, Fault::Stall);
-            let (before, mut running) = (proxy.spoiled(), test.spawn(command));
+            let (before, running) = (proxy.spoiled(), test.spawn(command));
             eventually("manifests are waited for", || proxy.spoiled() > before);
             running.kill(Signal::TERM);
             let ran = running.wait().fails(143);
