@@ -3,12 +3,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, Builder};
 
 use chrono::{DateTime, Utc};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat, openat, statat};
 use rustix::io::Errno;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::names::{Escaped, Key, RunId};
 use crate::storage::local::failure::{denied, failed};
@@ -19,18 +21,42 @@ use crate::storage::{Leftover, ObjectMeta};
 /// What one call of a directory's listing may fill: more than the names of a run take.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// Every file whose key begins with `prefix`, and is not one on its way in.
+/// Keys that go from the thread that walks to the one that takes them at a time, and how many such heaps may wait.
+const HEAP: usize = 1 << 10;
+const HEAPS: usize = 4;
+
+/// Every file whose key begins with `prefix`, and is not one on its way in. The walk has a thread of its own: what the kernel
+/// takes to open and read directories, and what is made of their names, is about the same.
 pub(super) fn objects(root: &Path, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()> {
+    thread::scope(|scope| {
+        let (heaps, found) = sync_channel(HEAPS);
+        let walker = Builder::new().name("list".to_owned()).spawn_scoped(scope, move || walk_keys(root, prefix, &heaps, cx));
+        let walker = walker.map_err(|error| Error::new(Kind::Internal, "can't start a thread").source(error))?;
+        for key in found.iter().flatten() {
+            each(ObjectMeta { key, bytes: None, modified: None })?;
+        }
+        // That no more comes is no end: what the walk came to is.
+        walker.join().unwrap_or_else(|_panic| Err(Error::new(Kind::Internal, "the list thread panicked")))
+    })
+}
+
+fn walk_keys(root: &Path, prefix: &str, heaps: &SyncSender<Vec<Key>>, cx: &Context) -> Result<()> {
+    // Who takes them has failed, and says why.
+    let unheard = |_| Error::new(Kind::Internal, "nobody takes what is listed");
+    let mut heap = Vec::with_capacity(HEAP);
     let mut visit = |file: &Found<'_>| {
         // A key that can't be one of ours is passed over, like any other foreign thing.
-        match file.text.parse::<Key>() {
-            Ok(key) if file.text.starts_with(prefix) && !file.name.starts_with('.') => {
-                each(ObjectMeta { key, bytes: None, modified: None })
-            }
-            _ => Ok(()),
+        match file.text.parse() {
+            Ok(key) if file.text.starts_with(prefix) && !file.name.starts_with('.') => heap.push(key),
+            _ => {}
         }
+        if heap.len() < HEAP {
+            return Ok(());
+        }
+        heaps.send(std::mem::replace(&mut heap, Vec::with_capacity(HEAP))).map_err(unheard)
     };
-    walk(root, prefix, &mut visit, cx)
+    walk(root, prefix, &mut visit, cx)?;
+    heaps.send(heap).map_err(unheard)
 }
 
 /// Every file on its way in, or left there.
