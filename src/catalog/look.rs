@@ -116,7 +116,8 @@ fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context
         let there = match listed(&promise) {
             Some(bytes) => Some(bytes),
             None => {
-                found.next().transpose()?.flatten().map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
+                let found = found.next().ok_or_else(|| unsized_object(&promise.artifact))??;
+                found.map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
             }
         };
         // A manifest goes first when a backup is deleted, which may be just now.

@@ -219,12 +219,14 @@ impl Listing<'_> {
         // From the newest on, so that what is not shown takes no place.
         let mut newest_first = backups.iter().filter(is_listed).rev().copied();
         while shown < limit {
-            self.cx.cancel.check()?;
             let some: Vec<&Backup> = newest_first.by_ref().take(AT_ONCE.min(limit - shown)).collect();
             if some.is_empty() {
                 break;
             }
-            for (backup, copies) in some.iter().zip(self.look(&some)) {
+            let looked = self.look(&some);
+            // What was interrupted says nothing of a backup.
+            self.cx.cancel.check()?;
+            for (backup, copies) in some.iter().zip(looked) {
                 let row = Row { backup, unit: unit.clone(), copies, verified: None };
                 shown += usize::from(if *tables { self.counts(&row) } else { self.is_shown(&row) });
                 rows.push(row);

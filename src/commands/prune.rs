@@ -81,7 +81,7 @@ fn by_policy(config: &Config, options: &Options, cx: &Context) -> Result<Done> {
             }
         };
         let target = plan::target_of(config, unit);
-        for listing in &listed {
+        for listing in listed.iter().take_while(|_| !is_interrupted(cx)) {
             let store = listing.store;
             // Without a target there is no policy but the storage's own.
             let policy = target.map_or(store.config.retention.unwrap_or_default(), |target| *target.policy_in(store.config));
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
             entries = &anew;
         }
         self.apply(entries);
-        if self.store.config.prune {
+        if self.store.config.prune && !is_interrupted(self.cx) {
             self.collect(entries, &listed.leftovers, timeout);
         }
     }
@@ -236,6 +236,10 @@ impl<'a> Work<'a> {
     fn apply(&mut self, entries: &[Entry]) {
         let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.has_manifest).collect();
         let looked = self.look_at(&entries);
+        // What was interrupted says nothing of a backup.
+        if let Err(error) = self.cx.cancel.check() {
+            return self.failed(error);
+        }
         let weighed: Vec<_> = looked.iter().map(|looked| looked.weighed).collect();
         let mut decisions = self.decide(&weighed).into_iter().peekable();
         let mut going: Vec<(usize, &Entry)> = Vec::new();

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::s3::database;
 use crate::support::proxy::{Fault, Kind, Proxy};
 use crate::support::s3::{self, S3Bucket};
-use crate::support::{Ceph, Planted, Ran, S3sFs, Seed, Test};
+use crate::support::{Ceph, Planted, Ran, S3sFs, Seed, Signal, Test, eventually};
 
 pub(crate) const NOW: &str = "2026-06-12T12:00:00Z";
 
@@ -104,6 +104,29 @@ fn more_runs_than_a_page_holds_are_listed_and_pruned() {
         );
         assert!(foreign.is_subset(&keys), "{name}: {:?}", foreign.difference(&keys));
         assert_eq!(items(&test.run_at(NOW, ["list", "--json", "app"]).ok()), 3, "{name}");
+    });
+}
+
+/// Twenty manifests that were waited for are no twenty faults.
+#[test]
+fn a_look_at_many_that_is_interrupted_says_nothing_of_any() {
+    on_each_server(|bucket| {
+        let (name, proxy) = (bucket.server().name(), Proxy::before(bucket.server()));
+        for id in ids(20) {
+            Planted::new("app", &id).into_bucket(&bucket, "");
+        }
+        let test = test(&bucket.through(&proxy).yaml(), &[], ", retention: { keep_last: 3 }");
+        for command in [&["list", "app"][..], &["prune", "app"], &["prune", "app", "--dry-run"]] {
+            proxy.fail_always(Kind::Get, 1, Fault::Stall);
+            let (before, running) = (proxy.spoiled(), test.spawn(command));
+            eventually("manifests are waited for", || proxy.spoiled() > before);
+            running.kill(Signal::TERM);
+            let ran = running.wait().fails(143);
+            proxy.heal();
+            assert_eq!(ran.stderr.matches("interrupted").count(), 1, "{name} {command:?}: {ran:?}");
+            assert!(!ran.stdout.contains("unknown") && !ran.stderr.contains("nothing is pruned"), "{name} {command:?}: {ran:?}");
+        }
+        assert_eq!(items(&test.run_at(NOW, ["list", "--json"]).ok()), 20, "{name}");
     });
 }
 

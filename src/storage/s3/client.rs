@@ -31,7 +31,7 @@ use crate::host::files;
 use crate::storage::retry::Backoff;
 
 /// The longest answer that is no object's bytes: a page of a listing has a thousand keys of a kilobyte.
-const LONGEST_ANSWER: usize = 16 << 20;
+pub(super) const LONGEST_ANSWER: usize = 16 << 20;
 
 /// A longer body is signed beside the runtime's threads.
 const SIGNED_AT_ONCE: usize = 64 << 20;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use super::call::{Call, What};
-use super::client::wait_after;
+use super::client::{LONGEST_ANSWER, wait_after};
 use super::failure::{self, Failure};
 use super::runtime::Task;
 use super::service::{Head, Shared};
@@ -86,7 +86,9 @@ impl Read for S3Read {
 /// A small object's bytes, or the first `most` of them, in one call and without a look before. `None` where the answer is not
 /// plainly all of it: then [`S3Read`] finds out what it is.
 pub(super) async fn small(service: &Shared, object: &str, most: u64) -> Result<Option<Vec<u8>>, Failure> {
-    let call = Call::new(What::Get { first: 0, last: most.saturating_sub(1) }, object);
+    // A longer answer would be taken for that of something else, and asked for again and again.
+    let asked = most.min(LONGEST_ANSWER as u64);
+    let call = Call::new(What::Get { first: 0, last: asked.saturating_sub(1) }, object);
     match service.client.ask(&call).await {
         Ok(answer) => {
             let (bytes, range) = (answer.body.len() as u64, answer.header("content-range"));

@@ -203,6 +203,21 @@ fn a_weak_etag_is_no_condition_of_a_read() {
     assert_eq!(read(&server).unwrap(), BYTES);
 }
 
+#[test]
+fn of_an_object_that_is_longer_than_any_small_one_its_beginning_is_read() {
+    let most = (16 << 20) + 1;
+    let server = Server::start(move |request| {
+        let all = vec![b' '; most + 1];
+        let Some(range) = request.headers.get("range") else { return Some(Answer::new(200, all).header("etag", "\"e\"")) };
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        let range = format!("bytes {first}-{last}/{}", all.len());
+        Some(Answer::new(206, &all[first..=last]).header("content-range", range))
+    });
+    let read = server.bucket(|_| ()).read_small(&[key()], most as u64, &cx()).remove(0);
+    assert_eq!(read.unwrap().len(), most);
+}
+
 // Looking.
 
 #[test]
