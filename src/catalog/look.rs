@@ -113,12 +113,11 @@ fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context
     let mut found = storage.stat_many(&asked, cx).into_iter();
     let mut seen = |entry: &Entry, key: &Key, promise: Result<Option<Promise>>| -> Result<Seen> {
         let Some(promise) = promise? else { return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }) };
-        let there = match listed(&promise) {
-            Some(bytes) => Some(bytes),
-            None => {
-                let found = found.next().ok_or_else(|| unsized_object(&promise.artifact))??;
-                found.map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
-            }
+        let there = if let Some(bytes) = listed(&promise) {
+            Some(bytes)
+        } else {
+            let found = found.next().ok_or_else(|| unsized_object(&promise.artifact))??;
+            found.map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
         };
         // A manifest goes first when a backup is deleted, which may be just now.
         if there.is_none() && storage.stat(key, cx)?.is_none() {
