@@ -12,6 +12,7 @@ use crate::catalog::{Entry, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::host::Context;
 use crate::names::{Key, ProofKind, Role};
+use crate::observe::logged_here;
 use crate::quantity::show_bytes;
 use crate::storage::Storage;
 
@@ -90,7 +91,7 @@ fn at_once<T: Send>(storage: &dyn Storage, entries: &[&Entry], some: &(dyn Fn(us
     thread::scope(|scope| {
         for _ in 1..threads.min(entries.len().div_ceil(count)) {
             // Where none can be made, fewer do the work.
-            if thread::Builder::new().name("look".into()).spawn_scoped(scope, work).is_err() {
+            if thread::Builder::new().name("look".into()).spawn_scoped(scope, logged_here(work)).is_err() {
                 break;
             }
         }
@@ -113,11 +114,13 @@ fn look_at(storage: &dyn Storage, entries: &[&Entry], sizes: Sizes, cx: &Context
     let mut found = storage.stat_many(&asked, cx).into_iter();
     let mut seen = |entry: &Entry, key: &Key, promise: Result<Option<Promise>>| -> Result<Seen> {
         let Some(promise) = promise? else { return Ok(Seen::Incomplete { modified: last_change(storage, entry, cx)? }) };
+        let unsaid = || Error::new(Kind::Internal, format!("the storage gives no size of {}", promise.artifact));
         let there = if let Some(bytes) = listed(&promise) {
             Some(bytes)
         } else {
-            let found = found.next().ok_or_else(|| unsized_object(&promise.artifact))??;
-            found.map(|meta| meta.bytes.ok_or_else(|| unsized_object(&meta.key))).transpose()?
+            // One that was not answered for is not taken for one that is missing.
+            let found = found.next().ok_or_else(unsaid)??;
+            found.map(|meta| meta.bytes.ok_or_else(unsaid)).transpose()?
         };
         // A manifest goes first when a backup is deleted, which may be just now.
         if there.is_none() && storage.stat(key, cx)?.is_none() {
@@ -175,10 +178,6 @@ fn judge(entry: &Entry, promise: Promise, there: Option<u64>) -> Seen {
         None if entry.suspect && !entry.accepted => Seen::Suspicious(manifest),
         None => Seen::Whole(manifest),
     }
-}
-
-fn unsized_object(key: &Key) -> Error {
-    Error::new(Kind::Internal, format!("the storage gives no size of {key}"))
 }
 
 /// The same failure, naming the object; its hint stays where it has one.

@@ -12,7 +12,7 @@ use crate::catalog::{self, Entry, Seen, Sizes};
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Policy, Target};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, Key, ObjectName, Role, UnitName};
 use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
@@ -272,7 +272,8 @@ impl<'a> Work<'a> {
         let listed: Vec<_> = entries.iter().map(|entry| weigh(entry, None)).collect();
         // Whatever their manifests say, nothing goes.
         if retention::keeps_all(&listed, &self.policy, self.config.timezone, self.cx.clock.now()) {
-            let bytes = if self.dry_run { catalog::artifact_bytes(storage, entries, self.cx) } else { vec![None; entries.len()] };
+            let are_told = self.dry_run || !self.policy.is_empty();
+            let bytes = if are_told { catalog::artifact_bytes(storage, entries, self.cx) } else { vec![None; entries.len()] };
             let looked = listed.into_iter().zip(bytes);
             return looked.map(|(weighed, bytes)| Looked { weighed, bytes, unknown: None }).collect();
         }
@@ -374,8 +375,10 @@ fn delete(store: &Store<'_>, entries: &[&Entry], cx: &Context) -> Vec<Result<()>
     let storage = &store.storage;
     let with_manifest = entries.iter().filter(|entry| entry.has_manifest);
     let manifests: Vec<Key> = with_manifest.map(|entry| entry.object(Role::Manifest).key()).collect();
+    // What was not answered for is not taken for deleted.
+    let unanswered = || Err(Error::new(Kind::Internal, "the storage does not say whether it was deleted"));
     let mut gone = storage.delete(&manifests, cx).into_iter();
-    let gone = entries.iter().map(|entry| if entry.has_manifest { gone.next().unwrap_or(Ok(())) } else { Ok(()) });
+    let gone = entries.iter().map(|entry| if entry.has_manifest { gone.next().unwrap_or_else(unanswered) } else { Ok(()) });
     let gone: Vec<Result<()>> = gone.collect();
     let rest = |entry: &Entry| entry.keys().into_iter().skip(usize::from(entry.has_manifest));
     let going = entries.iter().zip(&gone).filter(|(_, gone)| gone.is_ok());
@@ -384,7 +387,7 @@ fn delete(store: &Store<'_>, entries: &[&Entry], cx: &Context) -> Vec<Result<()>
     let own = |(entry, gone): (&&Entry, Result<()>)| {
         gone?;
         // To the last, as each has taken its place.
-        let own: Vec<Result<()>> = outcomes.by_ref().take(rest(entry).count()).collect();
+        let own: Vec<Result<()>> = rest(entry).map(|_| outcomes.next().unwrap_or_else(unanswered)).collect();
         own.into_iter().collect()
     };
     entries.iter().zip(gone).map(own).collect()

@@ -39,6 +39,8 @@ use crate::storage::{Features, Leftover, ObjectMeta, Storage, Upload, read_to_en
 
 /// Small calls that are made at once: what they wait for is the way there.
 const CALLS_AT_ONCE: usize = 8;
+/// Looks under way at once of each thread that looks at many: sixteen together, which a small service takes.
+const STATS_AT_ONCE: usize = 2;
 
 /// A bucket, or what stands below a prefix in it.
 pub struct S3 {
@@ -158,7 +160,7 @@ impl Storage for S3 {
             Task::start(async move { service.stat(&object).await })
         };
         let mut outcomes = Vec::with_capacity(keys.len());
-        for some in keys.chunks(CALLS_AT_ONCE) {
+        for some in keys.chunks(STATS_AT_ONCE) {
             let asked: Vec<_> = some.iter().map(start).collect();
             for (key, task) in some.iter().zip(asked) {
                 let head = task.and_then(|task| task.wait(&cx.cancel)?.map_err(of_object));
