@@ -12,7 +12,7 @@ use crate::catalog::{self, Entry, Seen, Sizes};
 use crate::commands::stores::{self, Store, UnitNames};
 use crate::commands::{Found, is_interrupted};
 use crate::config::model::{Config, Policy, Target};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::{Context, lock};
 use crate::names::{Escaped, Id, Key, ObjectName, Role, UnitName};
 use crate::outcome::{Items, Problem, PruneDecision, PruneItem, Severity};
@@ -345,7 +345,11 @@ impl<'a> Work<'a> {
 
     fn failed(&mut self, error: Error) {
         let error = error.target(self.unit).storage(self.store.name()).step("prune");
-        self.problems.push(Problem::of(&error, Severity::Partial));
+        let problem = Problem::of(&error, Severity::Partial);
+        // A signal is no fault of each backup that was to go.
+        if error.kind() != Kind::Interrupted || !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 }
 
