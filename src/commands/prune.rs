@@ -346,7 +346,11 @@ impl<'a> Work<'a> {
 
     fn failed(&mut self, error: Error) {
         let error = error.target(self.unit).storage(self.store.name()).step("prune");
-        self.problems.push(Problem::of(&error, Severity::Partial));
+        let problem = Problem::of(&error, Severity::Partial);
+        // A signal is no fault of each backup that was to go.
+        if error.kind() != Kind::Interrupted || !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 }
 

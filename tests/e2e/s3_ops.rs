@@ -107,19 +107,22 @@ fn more_runs_than_a_page_holds_are_listed_and_pruned() {
     });
 }
 
-/// Twenty manifests that were waited for are no twenty faults.
+/// Twenty backups that were waited for are no twenty faults.
 #[test]
-fn a_look_at_many_that_is_interrupted_says_nothing_of_any() {
+fn what_is_done_with_many_and_interrupted_is_told_once() {
     on_each_server(|bucket| {
         let (name, proxy) = (bucket.server().name(), Proxy::before(bucket.server()));
         for id in ids(20) {
             Planted::new("app", &id).into_bucket(&bucket, "");
         }
         let test = test(&bucket.through(&proxy).yaml(), &[], ", retention: { keep_last: 3 }");
-        for command in [&["list", "app"][..], &["prune", "app"], &["prune", "app", "--dry-run"]] {
-            proxy.fail_always(Kind::Get, 1, Fault::Stall);
+        let (list, prune): (&[&str], &[&str]) = (&["list", "app"], &["prune", "app"]);
+        for (command, kind) in
+            [(list, Kind::Get), (prune, Kind::Get), (&["prune", "--dry-run"], Kind::Get), (prune, Kind::Delete)]
+        {
+            proxy.fail_always(kind, 1, Fault::Stall);
             let (before, running) = (proxy.spoiled(), test.spawn(command));
-            eventually("manifests are waited for", || proxy.spoiled() > before);
+            eventually("the service is waited for", || proxy.spoiled() > before);
             running.kill(Signal::TERM);
             let ran = running.wait().fails(143);
             proxy.heal();
