@@ -26,15 +26,17 @@ const HEAP: usize = 1 << 10;
 const HEAPS: usize = 4;
 
 /// Every file whose key begins with `prefix`, and is not one on its way in. The walk has a thread of its own: what the kernel
-/// takes to open and read directories, and what is made of their names, is about the same.
+/// takes to open and read directories, and what is made of their names, is about the same. A run's own files are too few for that.
 pub(super) fn objects(root: &Path, prefix: &str, each: &mut dyn FnMut(ObjectMeta) -> Result<()>, cx: &Context) -> Result<()> {
+    let mut each = |key| each(ObjectMeta { key, bytes: None, modified: None });
+    if prefix.matches('/').count() > 1 {
+        return walk(root, prefix, &mut |file| key_of(file, prefix).map_or(Ok(()), &mut each), cx);
+    }
     thread::scope(|scope| {
         let (heaps, found) = sync_channel(HEAPS);
         let walker = Builder::new().name("list".to_owned()).spawn_scoped(scope, move || walk_keys(root, prefix, &heaps, cx));
         let walker = walker.map_err(|error| Error::new(Kind::Internal, "can't start a thread").source(error))?;
-        for key in found.iter().flatten() {
-            each(ObjectMeta { key, bytes: None, modified: None })?;
-        }
+        found.iter().flatten().try_for_each(&mut each)?;
         // That no more comes is no end: what the walk came to is.
         walker.join().unwrap_or_else(|_panic| Err(Error::new(Kind::Internal, "the list thread panicked")))
     })
@@ -45,11 +47,7 @@ fn walk_keys(root: &Path, prefix: &str, heaps: &SyncSender<Vec<Key>>, cx: &Conte
     let unheard = |_| Error::new(Kind::Internal, "nobody takes what is listed");
     let mut heap = Vec::with_capacity(HEAP);
     let mut visit = |file: &Found<'_>| {
-        // A key that can't be one of ours is passed over, like any other foreign thing.
-        match file.text.parse() {
-            Ok(key) if file.text.starts_with(prefix) && !file.name.starts_with('.') => heap.push(key),
-            _ => {}
-        }
+        heap.extend(key_of(file, prefix));
         if heap.len() < HEAP {
             return Ok(());
         }
@@ -57,6 +55,12 @@ fn walk_keys(root: &Path, prefix: &str, heaps: &SyncSender<Vec<Key>>, cx: &Conte
     };
     walk(root, prefix, &mut visit, cx)?;
     heaps.send(heap).map_err(unheard)
+}
+
+/// A key that can't be one of ours is passed over, like any other foreign thing.
+fn key_of(file: &Found<'_>, prefix: &str) -> Option<Key> {
+    let is_meant = file.text.starts_with(prefix) && !file.name.starts_with('.');
+    file.text.parse().ok().filter(|_| is_meant)
 }
 
 /// Every file on its way in, or left there.
